@@ -1,0 +1,1 @@
+//! The structural-schema engine: decode, prune, default, check and publish.

@@ -1,0 +1,1 @@
+//! Components of a process: start, readiness, orderly stop.

@@ -1,0 +1,1 @@
+//! Logs, metrics and the progress lines a person sees.

@@ -1,0 +1,1 @@
+//! The client's verbs, on the kube crate.

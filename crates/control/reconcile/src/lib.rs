@@ -1,0 +1,1 @@
+//! Shared informers, work queues and the shape of a controller.

@@ -1,0 +1,1 @@
+//! Pod links and address management.

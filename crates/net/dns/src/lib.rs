@@ -1,0 +1,1 @@
+//! Cluster DNS from the binary itself.

@@ -1,0 +1,1 @@
+//! Typed kernel I/O: links, addresses, routes, nftables and conntrack over netlink.

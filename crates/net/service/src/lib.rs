@@ -1,0 +1,1 @@
+//! Services compiled to nftables value maps.

@@ -1,0 +1,1 @@
+//! OCI images: pull, import, unpack, keep and remove.

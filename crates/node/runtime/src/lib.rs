@@ -1,0 +1,1 @@
+//! The embedded container runtime and the supervisor that outlives its agent.

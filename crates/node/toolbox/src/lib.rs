@@ -1,0 +1,1 @@
+//! The xebec/toolbox image: what diagnosis and examples need, without a registry.

@@ -1,0 +1,1 @@
+//! Volumes of a pod: emptyDir, hostPath, configMap, secret, projected, downwardAPI.

@@ -1,0 +1,1 @@
+//! Admission: the mutating and validating steps between decoding and storing.

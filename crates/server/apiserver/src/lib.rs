@@ -1,0 +1,1 @@
+//! The generic verbs over every resource, the watch cache, discovery and the HTTPS door.

@@ -1,0 +1,1 @@
+//! Who is asking and what they may do: certificates, tokens, RBAC, the cluster's own PKI.

@@ -1,0 +1,1 @@
+//! One file per resource: scope, strategy, columns, subresources.

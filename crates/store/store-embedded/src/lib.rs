@@ -1,0 +1,1 @@
+//! The embedded store: one file tree, one writer, group commit.

@@ -1,0 +1,1 @@
+//! Clusters in their own namespaces and directories, cleaned up even on panic.
