@@ -60,6 +60,16 @@ pub enum StoreError {
         /// The process that holds it, if it said so.
         holder: Option<u32>,
     },
+    /// A key or value is longer than the backend takes.
+    #[error("write {key}: {bytes} bytes are more than the limit of {limit}")]
+    TooLarge {
+        /// The key of the write, shortened if it is itself what is too long.
+        key: Arc<str>,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// What is stored cannot be understood.
     #[error("store {location}: corrupt: {detail}")]
     Corrupt {

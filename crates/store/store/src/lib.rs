@@ -4,10 +4,14 @@
 //! key and makes the next [`Revision`], the only source of every resourceVersion. A [`Store::list`] names the revision
 //! at which it is true, and a [`Store::watch`] after that revision continues it without a gap.
 //!
-//! What a backend must hold beyond the signatures is written down as a program: the `suite` module.
+//! What a backend must hold beyond the signatures is written down as a program: [`suite::run`].
+//! [`fake::MemoryStore`] passes it too, and serves where tests need a store.
 
 mod error;
+pub mod fake;
+pub mod history;
 mod model;
+pub mod suite;
 
 use async_trait::async_trait;
 
@@ -24,8 +28,8 @@ pub trait Store: Send + Sync + 'static {
     /// Nobody, neither reader nor watcher, sees a write before it is durable. Dropping the future does not undo it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the precondition does not hold, [`StoreError::NotFound`] for the unconditional
-    /// deletion of a missing key, and the backend's own troubles.
+    /// [`StoreError::Conflict`] if the precondition does not hold, [`StoreError::NotFound`] for the deletion of a
+    /// missing key, and the backend's own troubles.
     async fn commit(&self, write: Write) -> Result<Commit, StoreError>;
 
     /// Reads one key.
@@ -48,7 +52,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Streams every commit under `prefix` whose revision is greater than `after`, in order.
     ///
-    /// When nothing under the prefix changes, empty batches tell the progress from time to time.
+    /// Every commit elsewhere is told, too, by a batch that moves only the revision; batches may merge.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] if the history after `after` is no longer whole, at once or later in the stream.

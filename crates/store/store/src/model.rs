@@ -8,7 +8,8 @@ use futures::stream::BoxStream;
 
 use crate::StoreError;
 
-/// A point in the store's history. Every commit makes exactly one; the first is 1, and 0 means "before everything".
+/// A point in the store's history. Every commit makes exactly one. A new store is at 1, as etcd's is, because the API
+/// gives resource version 0 a meaning of its own; its first commit makes 2.
 pub type Revision = u64;
 
 /// One live key.
@@ -52,7 +53,7 @@ pub enum Precondition {
 pub enum Op {
     /// Create the key or replace its value.
     Put(Bytes),
-    /// Remove the key; a missing one is [`StoreError::NotFound`].
+    /// Remove the key; a missing one is [`StoreError::NotFound`], whatever the precondition.
     Delete,
 }
 
@@ -125,3 +126,41 @@ pub struct EventBatch {
 ///
 /// A watcher that reads too slowly ends with [`StoreError::Compacted`] and lists again.
 pub type WatchStream = BoxStream<'static, Result<EventBatch, StoreError>>;
+
+impl Write {
+    /// Decides whether the write may be carried out on what its key holds now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for the deletion of a missing key, [`StoreError::Conflict`] if the precondition fails.
+    pub fn check(&self, current: Option<&KeyValue>) -> Result<(), StoreError> {
+        if self.op == Op::Delete && current.is_none() {
+            return Err(StoreError::NotFound { key: self.key.clone() });
+        }
+        let holds = match self.precondition {
+            Precondition::None => true,
+            Precondition::Absent => current.is_none(),
+            Precondition::ModRevision(wanted) => current.is_some_and(|kv| kv.mod_revision == wanted),
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(StoreError::Conflict { key: self.key.clone(), current: current.cloned() })
+    }
+
+    /// Carries the write out on paper: what the key holds at `revision`, and the event that tells of it.
+    #[must_use]
+    pub fn apply(&self, revision: Revision, current: Option<KeyValue>) -> (Option<KeyValue>, Event) {
+        let next = match &self.op {
+            Op::Delete => None,
+            Op::Put(value) => Some(KeyValue {
+                key: self.key.clone(),
+                value: value.clone(),
+                create_revision: current.as_ref().map_or(revision, |kv| kv.create_revision),
+                mod_revision: revision,
+            }),
+        };
+        let kind = next.clone().map_or(EventKind::Delete, |value| EventKind::Put { value });
+        let event = Event { revision, key: self.key.clone(), kind, previous: current };
+        (next, event)
+    }
+}
