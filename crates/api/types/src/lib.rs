@@ -1,1 +1,16 @@
 //! The vocabulary of the Kubernetes API: names, quantities, selectors, status.
+//!
+//! Everything here is pure and small, and every layer above may use it.
+
+mod identity;
+pub mod names;
+pub mod object;
+mod quantity;
+mod selector;
+mod status;
+pub mod time;
+
+pub use identity::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use quantity::{Quantity, QuantityError};
+pub use selector::{FieldSelector, LabelSelector, SelectorError};
+pub use status::{Cause, Status, StatusDetails};
