@@ -4,7 +4,7 @@ use xebec_store::history::Limits;
 
 /// How the store uses memory and disk.
 ///
-/// The defaults keep it at some 20 MB under load: the API server's watch cache holds the live objects already, so
+/// The defaults keep it at some 30 MB under load: the API server's watch cache holds the live objects already, so
 /// caching them here again would only cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -28,7 +28,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            memtable_bytes: 8 << 20,
+            memtable_bytes: 4 << 20,
             cache_bytes: 4 << 20,
             queue: 1024,
             group: 512,

@@ -25,7 +25,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { events: 10_000, bytes: 16 << 20 }
+        Self { events: 10_000, bytes: 8 << 20 }
     }
 }
 
