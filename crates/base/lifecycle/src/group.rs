@@ -1,0 +1,141 @@
+//! A group of tasks that live and die together.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Why a group ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// A component returned an error.
+    #[error("{component} failed: {source}")]
+    Failed {
+        /// Its name.
+        component: &'static str,
+        /// What it returned.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A component panicked; its message is in the log.
+    #[error("{component} panicked")]
+    Panicked {
+        /// Its name.
+        component: &'static str,
+    },
+    /// A component ended although nobody asked it to.
+    #[error("{component} ended unexpectedly")]
+    Ended {
+        /// Its name.
+        component: &'static str,
+    },
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Named tasks with one cancellation token.
+#[derive(Debug)]
+pub struct Group {
+    token: CancellationToken,
+    tasks: JoinSet<(&'static str, Result<Outcome, tokio::task::JoinError>)>,
+}
+
+impl Group {
+    /// An empty group that ends when `token` is cancelled.
+    pub fn new(token: CancellationToken) -> Self {
+        Self { token, tasks: JoinSet::new() }
+    }
+
+    /// The token to hand to what belongs to the group.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Starts a component. It must run until the token is cancelled; ending earlier ends the group.
+    pub fn spawn<F, E>(&mut self, component: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let task = tokio::spawn(async move { task.await.map_err(Into::into) });
+        self.tasks.spawn(async move { (component, task.await) });
+    }
+
+    /// Waits for the token or for the first component that ends, then cancels the rest and gives them `grace` to end.
+    ///
+    /// # Errors
+    /// What made the group end, if nobody asked it to.
+    pub async fn run(mut self, grace: Duration) -> Result<(), GroupError> {
+        let first = tokio::select! {
+            () = self.token.cancelled() => None,
+            ended = self.tasks.join_next() => ended,
+        };
+        let asked = self.token.is_cancelled();
+        self.token.cancel();
+        let rest = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, rest).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "components did not stop in time and are dropped");
+        }
+        match first {
+            Some(Ok((component, outcome))) => verdict(component, outcome, asked),
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+}
+
+fn verdict(
+    component: &'static str,
+    outcome: Result<Outcome, tokio::task::JoinError>,
+    asked: bool,
+) -> Result<(), GroupError> {
+    match outcome {
+        Ok(Ok(())) if asked => Ok(()),
+        Ok(Ok(())) => Err(GroupError::Ended { component }),
+        Ok(Err(source)) => Err(GroupError::Failed { component, source }),
+        Err(_) => Err(GroupError::Panicked { component }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    async fn until_cancelled(token: CancellationToken) -> Result<(), std::io::Error> {
+        token.cancelled().await;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn cancelling_ends_every_task() {
+        let token = CancellationToken::new();
+        let mut group = Group::new(token.clone());
+        group.spawn("one", until_cancelled(group.token()));
+        group.spawn("two", until_cancelled(group.token()));
+        token.cancel();
+        assert!(group.run(GRACE).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_ends_the_group_and_is_told() {
+        let mut group = Group::new(CancellationToken::new());
+        group.spawn("good", until_cancelled(group.token()));
+        group.spawn("bad", async { Err(std::io::Error::other("no disk")) });
+        let error = group.run(GRACE).await.err().map(|e| e.to_string());
+        assert_eq!(error.as_deref(), Some("bad failed: no disk"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure() {
+        let mut group = Group::new(CancellationToken::new());
+        group.spawn("bad", async {
+            if std::hint::black_box(true) {
+                panic!("expected in this test");
+            }
+            Ok::<(), std::io::Error>(())
+        });
+        assert!(matches!(group.run(GRACE).await, Err(GroupError::Panicked { component: "bad" })));
+    }
+}
