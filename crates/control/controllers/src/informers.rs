@@ -1,0 +1,98 @@
+//! The informers that the controllers share.
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use xebec_reconcile::Informer;
+
+/// One informer per kind that more than one controller looks at.
+#[derive(Clone)]
+pub struct Informers {
+    /// Pods.
+    pub pods: Informer<Pod>,
+    /// ReplicaSets.
+    pub replica_sets: Informer<ReplicaSet>,
+    /// Deployments.
+    pub deployments: Informer<Deployment>,
+    /// Services.
+    pub services: Informer<Service>,
+    /// Endpoints.
+    pub endpoints: Informer<Endpoints>,
+    /// EndpointSlices.
+    pub endpoint_slices: Informer<EndpointSlice>,
+    /// Namespaces.
+    pub namespaces: Informer<Namespace>,
+    /// ServiceAccounts.
+    pub service_accounts: Informer<ServiceAccount>,
+    /// The `kube-root-ca.crt` config map of every namespace.
+    pub root_ca: Informer<ConfigMap>,
+    /// Nodes.
+    pub nodes: Informer<Node>,
+    /// Leases of `kube-node-lease`.
+    pub leases: Informer<Lease>,
+}
+
+impl Default for Informers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Informers {
+    /// Empty informers; controllers add their handlers before [`Informers::run`].
+    pub fn new() -> Self {
+        Self {
+            pods: Informer::new(),
+            replica_sets: Informer::new(),
+            deployments: Informer::new(),
+            services: Informer::new(),
+            endpoints: Informer::new(),
+            endpoint_slices: Informer::new(),
+            namespaces: Informer::new(),
+            service_accounts: Informer::new(),
+            root_ca: Informer::new(),
+            nodes: Informer::new(),
+            leases: Informer::new(),
+        }
+    }
+
+    /// Follows all of them until the token is cancelled.
+    pub async fn run(self, client: Client, token: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        let plain = watcher::Config::default;
+        let t = || token.clone();
+        tasks.spawn(self.pods.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.replica_sets.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.deployments.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.services.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.endpoints.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.endpoint_slices.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.namespaces.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.service_accounts.run(Api::all(client.clone()), plain(), t()));
+        let root_ca = plain().fields("metadata.name=kube-root-ca.crt");
+        tasks.spawn(self.root_ca.run(Api::all(client.clone()), root_ca, t()));
+        tasks.spawn(self.nodes.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.leases.run(Api::namespaced(client, "kube-node-lease"), plain(), t()));
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Waits until every first list is in memory. `false`: an informer has ended.
+    pub async fn synced(&self) -> bool {
+        self.pods.synced().await
+            && self.replica_sets.synced().await
+            && self.deployments.synced().await
+            && self.services.synced().await
+            && self.endpoints.synced().await
+            && self.endpoint_slices.synced().await
+            && self.namespaces.synced().await
+            && self.service_accounts.synced().await
+            && self.root_ca.synced().await
+            && self.nodes.synced().await
+            && self.leases.synced().await
+    }
+}
