@@ -105,7 +105,8 @@ impl RbacIndex {
         self.write().bind((namespace.into(), name.into()), None);
     }
 
-    /// The rules that a role reference in `namespace` (empty: cluster scope) stands for; `None` if there is no such role.
+    /// The rules that a role reference in `namespace` (empty: cluster scope) stands for; `None` if there is no such
+    /// role.
     #[must_use]
     pub fn rules_of(&self, role: &RoleRef, namespace: &str) -> Option<Vec<PolicyRule>> {
         let state = self.read();
@@ -290,7 +291,7 @@ impl Who {
     }
 }
 
-/// The rules of a ClusterRole: its own, or if it aggregates, those of all that its selectors choose, without repetition.
+/// The rules of a ClusterRole: its own, or if it aggregates, those of all that its selectors choose, each once.
 ///
 /// What a controller writes into the `rules` of such a role, too, so that clients see them.
 #[must_use]

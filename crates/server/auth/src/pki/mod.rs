@@ -115,8 +115,8 @@ impl Request {
         }
     }
 
-    /// The administrator's: kubeadm's user name, in the group that no role limits, so that it also works while roles are
-    /// broken.
+    /// The administrator's: kubeadm's user name, in the group that no role limits, so that it also works while roles
+    /// are broken.
     #[must_use]
     pub fn admin() -> Self {
         Self::client("admin", "kubernetes-admin", &[groups::MASTERS])
