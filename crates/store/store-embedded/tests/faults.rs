@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use futures::StreamExt;
+use xebec_store::history::Limits;
 use xebec_store::suite::put;
 use xebec_store::{Precondition, Store, StoreError};
 use xebec_store_embedded::{EmbeddedStore, Options};
@@ -155,7 +156,9 @@ async fn child_fills_the_disk() {
 
 async fn fill_and_heal(directory: &Path, reserve_bytes: u64) {
     let path = directory.join("store");
-    let options = Options { reserve_bytes, memtable_bytes: 1 << 20, ..Options::default() };
+    // All of it fits the history, so that only an opening can lose it.
+    let history = Limits { events: 10_000, bytes: 64 << 20 };
+    let options = Options { reserve_bytes, memtable_bytes: 1 << 20, history, ..Options::default() };
     let store = EmbeddedStore::open(&path, options).unwrap();
     let filler = directory.join("filler");
     std::fs::write(&filler, vec![1; 20 << 20]).unwrap();
