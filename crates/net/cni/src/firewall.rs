@@ -73,10 +73,8 @@ pub(crate) fn rebuild(config: &NetworkConfig, state: &State) -> Batch {
     batch.add_table(&table, None);
     batch.delete_table(&table);
     batch.add_table(&table, Some("pod network: masquerade and host ports"));
-    for (v4, v6) in [("hostports4", "hostports6")] {
-        batch.add_set(&table, &Set::map(v4, KEY4, TARGET4));
-        batch.add_set(&table, &Set::map(v6, KEY6, TARGET6));
-    }
+    batch.add_set(&table, &Set::map("hostports4", KEY4, TARGET4));
+    batch.add_set(&table, &Set::map("hostports6", KEY6, TARGET6));
     batch.add_set(&table, &Set::of("hairpin4", PAIR4));
     batch.add_set(&table, &Set::of("hairpin6", PAIR6));
     batch.add_chain(&table, "hostports", None);

@@ -105,7 +105,7 @@ pub(crate) fn connect(
         wanted: "a bridge",
     })?;
     disconnect(rtnl, pod)?;
-    netns.run(|| remove_inside())??;
+    netns.run(remove_inside)??;
     rtnl.add_veth(&pod.host_interface, POD_INTERFACE, &netns, mtu)?;
     let Some(port) = rtnl.link(&pod.host_interface)? else {
         return Err(NetworkError::Broken {

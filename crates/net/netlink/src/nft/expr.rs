@@ -235,6 +235,8 @@ pub enum Expr {
         set: String,
         /// Where the key starts.
         key: Reg,
+        /// For maps, where the value starts; the kernel wants it but does not look at it (`nft_dynset_init`).
+        data: Option<Reg>,
     },
     /// Answers with a TCP reset.
     RejectTcp,
@@ -359,8 +361,11 @@ impl Expr {
                 }
                 m.be64(6, u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
             }
-            Self::Forget { set, key } => {
+            Self::Forget { set, key, data } => {
                 m.text(1, set).be32(3, 2).be32(4, key.number());
+                if let Some(data) = data {
+                    m.be32(5, data.number());
+                }
             }
             Self::RejectTcp => {
                 m.be32(1, 1).attr(2, &[0]);
