@@ -1,0 +1,5 @@
+//! The `apps` group.
+
+pub(crate) mod deployment;
+pub(crate) mod replicaset;
+pub(crate) mod workload;

@@ -1,0 +1,11 @@
+//! `SelfSubjectRulesReview`: what may I do?
+
+use crate::Resource;
+use crate::builder::Kind;
+
+/// The resource.
+pub(crate) fn resource() -> Resource {
+    Kind::cluster("authorization.k8s.io/v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews")
+        .transient()
+        .build()
+}
