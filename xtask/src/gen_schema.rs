@@ -137,12 +137,14 @@ fn is_kind(full: &str, fields: &[GoField]) -> bool {
 fn write_type(out: &mut String, types: &GoTypes, openapi: &OpenApi, full: &str) -> Result<()> {
     let (package, name) = full.rsplit_once('.').context("type without a package")?;
     let fields = &types.structs[full];
-    let definition = openapi.definition(full);
+    // An inlined struct is not published itself: its fields are told where it is inlined.
+    let own = openapi.definition(full);
+    let definition = own.or_else(|| inliner(types, full).and_then(|parent| openapi.definition(&parent)));
     write!(out, "={}.{name}", short_package(package)?)?;
     if is_kind(full, fields) {
         out.push_str(" K");
     }
-    if definition.and_then(|d| d.get("x-kubernetes-map-type")).is_some_and(|t| t == "atomic") {
+    if own.and_then(|d| d.get("x-kubernetes-map-type")).is_some_and(|t| t == "atomic") {
         out.push_str(" X=a");
     }
     out.push('\n');
@@ -158,6 +160,18 @@ fn write_type(out: &mut String, types: &GoTypes, openapi: &OpenApi, full: &str) 
         out.push('\n');
     }
     Ok(())
+}
+
+/// A struct that inlines `full` and is published.
+fn inliner(types: &GoTypes, full: &str) -> Option<String> {
+    let inlines = |package: &str, field: &GoField| {
+        field.inline && types.resolve(package, &field.go).is_ok_and(|target| target == full)
+    };
+    let mut parents = types.structs.iter().filter_map(|(parent, fields)| {
+        let (package, _) = parent.rsplit_once('.')?;
+        fields.iter().any(|field| inlines(package, field)).then(|| parent.clone())
+    });
+    parents.next()
 }
 
 fn field_line(
@@ -190,8 +204,10 @@ fn field_line(
         Some("atomic") => line.push_str(" L=a"),
         _ => {}
     }
-    if text("x-kubernetes-map-type") == Some("atomic") {
-        line.push_str(" X=a");
+    match text("x-kubernetes-map-type") {
+        Some("atomic") => line.push_str(" X=a"),
+        Some("granular") => line.push_str(" X=g"),
+        _ => {}
     }
     if let Some(strategy) = &field.patch_strategy {
         write!(line, " P={strategy}")?;
@@ -199,14 +215,16 @@ fn field_line(
     if let Some(key) = &field.patch_merge_key {
         write!(line, " M={key}")?;
     }
-    let default = property.and_then(|p| p.get("default")).filter(|d| !is_zero(d));
+    let optional = field.omitempty || field.go.starts_with('*');
+    let default = property.and_then(|p| p.get("default"));
+    let default = default.filter(|d| !is_zero(d) || (optional && !d.is_object()));
     if let Some(default) = default {
         write!(line, " D={default}")?;
     }
     Ok(line)
 }
 
-/// Upstream publishes the zero value as default of every field without omitempty: that follows from the flags.
+/// Upstream publishes the zero value as default of every value without omitempty: that follows from the flags.
 fn is_zero(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -201,8 +201,14 @@ impl Builder {
                 ListType::Atomic
             }
         };
+        let list_type_declared = json.contains_key("x-kubernetes-list-type");
         self.check_map_keys(path, list_type, &map_keys, &items);
-        Kind::List(List { items: Node::Inline(Arc::new(items)), list_type, map_keys, wrapped: false })
+        Kind::List(List {
+            list_type,
+            map_keys,
+            list_type_declared,
+            ..plain_list(Node::Inline(Arc::new(items)))
+        })
     }
 
     fn check_map_keys(&mut self, path: &Path, list_type: ListType, keys: &[String], items: &Schema) {
@@ -331,7 +337,7 @@ impl Builder {
         if let (Some(items), Some(list)) = (json.get("items").and_then(Value::as_object), outer.list()) {
             let schema = self.junctor(items, &path.child("items"), &list.items);
             let items = Node::Inline(Arc::new(schema));
-            kind = Kind::List(List { items, list_type: ListType::Atomic, map_keys: vec![], wrapped: false });
+            kind = Kind::List(plain_list(items));
         }
         let mut rules = self.rules(json, path, outer);
         rules.type_name = match json.get("type").and_then(Value::as_str).filter(|_| of_int_or_string) {
@@ -407,8 +413,13 @@ fn field(name: &str, schema: Node) -> Field {
         tag: 0,
         via: 0,
         patch: Patch::default(),
+        atomic: None,
         default: None,
     }
+}
+
+fn plain_list(items: Node) -> List {
+    List { items, list_type: ListType::Atomic, list_type_declared: false, map_keys: vec![], wrapped: false }
 }
 
 fn flag(json: &Json, key: &str) -> bool {

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod defaults;
 pub mod error;
 mod formats;
+pub mod openapi;
 pub mod path;
 pub mod rules;
 pub mod schema;

@@ -115,6 +115,8 @@ pub struct Field {
     pub via: u8,
     /// How a strategic merge patch treats the field.
     pub patch: Patch,
+    /// Whether apply treats the map or object here as one value, where that is told at the field and not at its type.
+    pub atomic: Option<bool>,
     /// The default that OpenAPI tells.
     pub default: Option<Value>,
 }
@@ -137,7 +139,7 @@ pub struct Patch {
 pub struct Map {
     /// The type of the values.
     pub values: Node,
-    /// Whether apply treats the map as one value.
+    /// Whether apply treats the map as one value; a field that leads here may say otherwise.
     pub atomic: bool,
 }
 
@@ -148,6 +150,8 @@ pub struct List {
     pub items: Node,
     /// How apply tells items apart.
     pub list_type: ListType,
+    /// Whether the list type is declared; one that is not is atomic.
+    pub list_type_declared: bool,
     /// The fields that name an item when `list_type` is `Map`.
     pub map_keys: Vec<String>,
     /// Whether protobuf carries the list as a message of its own with the items in field 1.

@@ -5,7 +5,7 @@
 //! `s` string, `b` bool, `i` int32, `l` int64, `d` double, `B` bytes, `q` quantity, `I` int or string, `t` time, `u` time
 //! with microseconds, `D` duration, `f` field set, `r` raw extension, `j` any JSON, `A`, `O`, `S` JSON
 //! schema or list, bool, list of strings. Flags: `o` omitempty, `z` omitzero, `!` required. The number is protobuf's.
-//! Extras: `L=` list type (`a`, `s`, `m:KEYS`), `X=a` atomic map, `P=` patch strategies, `M=` merge key, `D=` default.
+//! Extras: `L=` list type (`a`, `s`, `m:KEYS`), `X=a` atomic or `X=g` granular map, `P=` patch strategies, `M=` merge key, `D=` default.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -45,6 +45,20 @@ const GROUPS: &[(&str, &str)] = &[
     ("scheduling", "scheduling.k8s.io"),
     ("storage", "storage.k8s.io"),
     ("storagemigration", "storagemigration.k8s.io"),
+];
+
+/// Types that stand as one letter in the table but have a name of their own in OpenAPI.
+const NAMED_LETTERS: &[(&str, &str)] = &[
+    ("q", "resource.Quantity"),
+    ("I", "intstr.IntOrString"),
+    ("t", "meta.v1.Time"),
+    ("u", "meta.v1.MicroTime"),
+    ("f", "meta.v1.FieldsV1"),
+    ("r", "runtime.RawExtension"),
+    ("j", "apiextensions.v1.JSON"),
+    ("A", "apiextensions.v1.JSONSchemaPropsOrArray"),
+    ("O", "apiextensions.v1.JSONSchemaPropsOrBool"),
+    ("S", "apiextensions.v1.JSONSchemaPropsOrStringArray"),
 ];
 
 /// The schema of a built-in kind; also of the kinds that every group serves (`DeleteOptions`, `WatchEvent`, …).
@@ -141,6 +155,7 @@ fn add_field(object: &mut Object, home: &str, line: &'static str) {
         tag,
         via: 0,
         patch: extras.patch(),
+        atomic: extras.atomic,
         default: extras
             .default
             .map(|text| serde_json::from_str(text).expect("invariant: the table's defaults are JSON")),
@@ -160,7 +175,7 @@ fn copy(field: &Field) -> Field {
 #[derive(Default)]
 struct Extras {
     list: Option<&'static str>,
-    atomic_map: bool,
+    atomic: Option<bool>,
     strategies: &'static str,
     merge_key: Option<&'static str>,
     default: Option<&'static str>,
@@ -173,7 +188,7 @@ impl Extras {
             let (key, value) = word.split_once('=').expect("invariant: extras are KEY=VALUE");
             match key {
                 "L" => extras.list = Some(value),
-                "X" => extras.atomic_map = true,
+                "X" => extras.atomic = Some(value == "a"),
                 "P" => extras.strategies = value,
                 "M" => extras.merge_key = Some(value),
                 "D" => extras.default = Some(value),
@@ -207,7 +222,7 @@ fn parse_expression(home: &str, expression: &str, extras: &Extras) -> Node {
         "[" => return parse_list(home, rest, extras, false),
         "{" => {
             let values = parse_expression(home, rest, &Extras::default());
-            Kind::Map(Map { values, atomic: extras.atomic_map })
+            Kind::Map(Map { values, atomic: extras.atomic.unwrap_or(false) })
         }
         "s" if !rest.is_empty() => {
             let name = rest.trim_matches(['<', '>']).to_owned();
@@ -218,7 +233,8 @@ fn parse_expression(home: &str, expression: &str, extras: &Extras) -> Node {
         }
         letter => scalar(letter),
     };
-    Node::Inline(Arc::new(Schema::of(kind, true)))
+    let name = NAMED_LETTERS.iter().find(|(letter, _)| *letter == first).map_or("", |(_, name)| name);
+    Node::Inline(Arc::new(Schema { name: name.to_owned(), ..Schema::of(kind, true) }))
 }
 
 fn parse_list(home: &str, items: &str, extras: &Extras, wrapped: bool) -> Node {
@@ -227,9 +243,13 @@ fn parse_list(home: &str, items: &str, extras: &Extras, wrapped: bool) -> Node {
         Some(("s", _)) => (ListType::Set, ""),
         _ => (ListType::Atomic, ""),
     };
+    let list_type_declared = extras.list.is_some();
     let map_keys = keys.split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect();
     let items = parse_expression(home, items, &Extras::default());
-    Node::Inline(Arc::new(Schema::of(Kind::List(List { items, list_type, map_keys, wrapped }), true)))
+    Node::Inline(Arc::new(Schema::of(
+        Kind::List(List { items, list_type, list_type_declared, map_keys, wrapped }),
+        true,
+    )))
 }
 
 fn scalar(letter: &str) -> Kind {
