@@ -1,0 +1,212 @@
+//! Garbage collection by ownerReferences: dependents of deleted owners, foreground deletion and orphaning.
+//!
+//! A graph of every object's owners is kept from metadata watches over all resources that discovery offers. Which resources
+//! there are changes with CustomResourceDefinitions, so the set of watches follows them.
+
+mod graph;
+mod monitors;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy,
+};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use xebec_reconcile::{Informer, Queue, Reconciler, Requeue};
+
+use graph::{Graph, Item, Owner, Verdict};
+pub use monitors::Monitors;
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+/// The controller; its keys are UIDs.
+pub struct GarbageCollector {
+    client: Client,
+    graph: Arc<Mutex<Graph>>,
+}
+
+impl GarbageCollector {
+    /// A controller, its queue, and the watches that feed both.
+    pub fn new(client: Client) -> (Self, Queue<String>, Monitors) {
+        let queue = Queue::new();
+        let graph = Arc::new(Mutex::new(Graph::default()));
+        let monitors = Monitors::new(client.clone(), graph.clone(), queue.clone());
+        (Self { client, graph }, queue, monitors)
+    }
+
+    fn graph(&self) -> MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn api(&self, item: &Item) -> Api<DynamicObject> {
+        api_for(&self.client, &item.resource, &item.namespace)
+    }
+
+    /// Whether an owner that the graph does not hold exists all the same: it may be younger than the graph's watches, or of a
+    /// kind without one.
+    async fn exists(&self, item: &Item, owner: &Owner) -> Result<bool, kube::Error> {
+        let known = self.graph().resource(&owner.api_version, &owner.kind);
+        let Some((resource, namespaced)) = known else {
+            // An owner of an unknown kind cannot be shown to be gone; upstream keeps the dependent, too.
+            return Ok(true);
+        };
+        let namespace = if namespaced { item.namespace.as_str() } else { "" };
+        match api_for(&self.client, &resource, namespace).get_metadata(&owner.name).await {
+            Ok(found) => Ok(found.metadata.uid.as_deref() == Some(&owner.uid)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn collect(&self, item: &Item) -> Result<(), kube::Error> {
+        let (mut known, unknown) = self.graph().owners_of(item);
+        for owner in unknown {
+            if self.exists(item, &owner).await? {
+                known.solid.push(owner);
+            } else {
+                known.gone.push(owner);
+            }
+        }
+        match graph::verdict(item, &known) {
+            Verdict::Keep => Ok(()),
+            Verdict::Unlink(uids) => self.unlink(item, &uids).await,
+            Verdict::Delete(policy) => self.delete(item, policy).await,
+        }
+    }
+
+    /// Removes owner references that lead nowhere.
+    async fn unlink(&self, item: &Item, owners: &[String]) -> Result<(), kube::Error> {
+        let kept: Vec<_> =
+            item.owners.iter().filter(|o| !owners.contains(&o.uid)).map(|o| &o.reference).collect();
+        let patch = json!({
+            "metadata": {"uid": item.uid, "resourceVersion": item.resource_version, "ownerReferences": kept}
+        });
+        let patched =
+            self.api(item).patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        crate::tolerate(patched, &[404])
+    }
+
+    async fn delete(&self, item: &Item, policy: PropagationPolicy) -> Result<(), kube::Error> {
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            preconditions: Some(Preconditions { uid: Some(item.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        crate::tolerate(self.api(item).delete(&item.name, &params).await, &[404, 409])
+    }
+
+    /// An owner waits for its dependents: delete those that block it, and let it go when none is left.
+    async fn foreground(&self, item: &Item) -> Result<(), kube::Error> {
+        let dependents = self.graph().dependents(&item.uid);
+        let blocking = |dependent: &&Item| dependent.owners.iter().any(|o| o.uid == item.uid && o.blocks);
+        if !dependents.iter().any(|dependent| blocking(&dependent)) {
+            return self.remove_finalizer(item, FOREGROUND).await;
+        }
+        for dependent in dependents.iter().filter(|dependent| !dependent.deleting) {
+            self.collect(dependent).await?;
+        }
+        Ok(())
+    }
+
+    /// An owner leaves its dependents behind: they lose the reference, then it goes.
+    async fn orphan(&self, item: &Item) -> Result<(), kube::Error> {
+        let dependents = self.graph().dependents(&item.uid);
+        for dependent in dependents {
+            self.unlink(&dependent, std::slice::from_ref(&item.uid)).await?;
+        }
+        self.remove_finalizer(item, ORPHAN).await
+    }
+
+    async fn remove_finalizer(&self, item: &Item, finalizer: &str) -> Result<(), kube::Error> {
+        let api = self.api(item);
+        let current = match api.get_metadata(&item.name).await {
+            Ok(current) if current.metadata.uid.as_deref() == Some(&item.uid) => current,
+            Ok(_) => return Ok(()),
+            Err(error) => return crate::tolerate::<()>(Err(error), &[404]),
+        };
+        let kept: Vec<_> = current.finalizers().iter().filter(|f| *f != finalizer).collect();
+        let patch = json!({
+            "metadata": {"uid": item.uid, "resourceVersion": current.resource_version(), "finalizers": kept}
+        });
+        let patched = api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        crate::tolerate(patched, &[404])
+    }
+}
+
+impl Reconciler for GarbageCollector {
+    type Key = String;
+    type Error = kube::Error;
+    const NAME: &'static str = "garbage-collector";
+
+    async fn reconcile(&self, uid: &String) -> Result<Requeue, kube::Error> {
+        let item = self.graph().get(uid);
+        let Some(item) = item else { return Ok(Requeue::Never) };
+        if item.deleting && item.finalizers.iter().any(|f| f == ORPHAN) {
+            self.orphan(&item).await?;
+        } else if item.deleting && item.finalizers.iter().any(|f| f == FOREGROUND) {
+            self.foreground(&item).await?;
+        } else if !item.deleting && !item.owners.is_empty() {
+            self.collect(&item).await?;
+        }
+        Ok(Requeue::Never)
+    }
+}
+
+fn api_for(client: &Client, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
+    match namespace {
+        "" => Api::all_with(client.clone(), resource),
+        namespace => Api::namespaced_with(client.clone(), namespace, resource),
+    }
+}
+
+/// Deletes pods of nodes that no longer exist: nobody else would (upstream's pod garbage collector).
+pub async fn collect_orphaned_pods(
+    client: Client,
+    pods: Informer<k8s_openapi::api::core::v1::Pod>,
+    nodes: Informer<Node>,
+    token: CancellationToken,
+) {
+    let queue: Queue<xebec_reconcile::Key> = Queue::new();
+    let (q, p) = (queue.clone(), pods.clone());
+    nodes.on_change(move |change| {
+        let xebec_reconcile::Change::Deleted(node) = change else { return };
+        let name = node.name_any();
+        for pod in p.filter(|pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&name)) {
+            q.add(xebec_reconcile::Key::of(pod.as_ref()));
+        }
+    });
+    let collector = Arc::new(OrphanedPods { client, pods, nodes });
+    xebec_reconcile::run(collector, queue, 1, token).await;
+}
+
+struct OrphanedPods {
+    client: Client,
+    pods: Informer<k8s_openapi::api::core::v1::Pod>,
+    nodes: Informer<Node>,
+}
+
+impl Reconciler for OrphanedPods {
+    type Key = xebec_reconcile::Key;
+    type Error = kube::Error;
+    const NAME: &'static str = "pod-garbage-collector";
+
+    async fn reconcile(&self, key: &Self::Key) -> Result<Requeue, kube::Error> {
+        let Some(pod) = self.pods.get(key) else { return Ok(Requeue::Never) };
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        if node.is_empty() || self.nodes.get(&xebec_reconcile::Key::new("", node)).is_some() {
+            return Ok(Requeue::Never);
+        }
+        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        crate::tolerate(api.delete(&key.name, &params).await, &[404, 409])?;
+        Ok(Requeue::Never)
+    }
+}
