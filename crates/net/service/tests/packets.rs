@@ -190,14 +190,29 @@ fn affinity_holds_ends_and_switches() {
     world.set(&sticky, &[0, 1]);
     assert_eq!(world.answers(&world.client, "10.98.0.10:80", 20).len(), 1);
     // After the time without a connection the choice is free: seen within some rounds.
+    let nft = world.lab.node.run(|| xebec_netlink::Nft::open().unwrap()).unwrap();
+    let table = config("xebec").table();
     let start = Instant::now();
     let first = tcp(&world.client, "10.98.0.10:80").unwrap();
     let mut second = first.clone();
     while second == first && start.elapsed() < Duration::from_secs(60) {
-        std::thread::park_timeout(Duration::from_millis(2300));
+        while !nft.elements(&table, "aff4").unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         second = tcp(&world.client, "10.98.0.10:80").unwrap();
     }
     assert_ne!(first, second);
+    listable(&world);
+}
+
+/// Administrators list their rules with Debian's `nft`, where it is installed: it must not stumble over ours.
+fn listable(world: &World) {
+    let list = || std::process::Command::new("nft").args(["list", "ruleset"]).output();
+    let Ok(output) = world.lab.node.run(list).unwrap() else {
+        eprintln!("skipped: nft is not installed");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
