@@ -234,3 +234,21 @@ fn is_zero(value: &Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_table_is_what_the_reference_gives() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let reference = root.parent().unwrap().join("shared/reference");
+        if !reference.is_dir() {
+            eprintln!("skipped: {} is absent", reference.display());
+            return;
+        }
+        let committed = std::fs::read_to_string(root.join("crates/api/schema/src/builtin.table")).unwrap();
+        assert!(generate(&reference).unwrap() == committed, "run `cargo xtask gen-schema --reference DIR`");
+    }
+}

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-/// Why a patch cannot be applied. The API server answers `Syntax` with 400, `TooManyOperations` with 413 and the rest
-/// with 422.
+/// Why a patch cannot be applied. The API server answers `Syntax` with 400, `TooManyOperations` with 413 and
+/// the rest with 422.
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
     /// The patch is not of the form its media type demands.

@@ -7,8 +7,8 @@ pub(crate) fn identity<'v>(item: &'v Value, key: Option<&str>) -> &'v Value {
     key.and_then(|key| item.get(key)).unwrap_or(item)
 }
 
-/// Orders `merged`: items named in `wanted` keep its order, the others that of `before`, and both are interleaved so that
-/// an item the patch does not know stays in front of those it stood in front of.
+/// Orders `merged`: items named in `wanted` keep its order, the others that of `before`, and both are
+/// interleaved so that an item the patch does not know stays in front of those it stood in front of.
 pub(crate) fn arrange(
     merged: Vec<Value>,
     wanted: &[Value],

@@ -1,7 +1,7 @@
 //! Strategic merge patch: lists merge by key, with directives for what plain merging cannot say.
 //!
-//! The format is described in upstream's "Update API Objects in Place Using kubectl patch" and in the design proposal
-//! "preserve order in strategic merge patch".
+//! The format is described in upstream's "Update API Objects in Place Using kubectl patch" and in the design
+//! proposal "preserve order in strategic merge patch".
 
 use serde_json::{Map, Value};
 use xebec_schema::schema::{Field, Kind, Schema};

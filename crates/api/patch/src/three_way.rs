@@ -6,8 +6,8 @@ use xebec_schema::schema::{Field, Kind, Schema};
 use crate::order::{follows, identity};
 use crate::strategic::{DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, RETAIN_KEYS};
 
-/// The strategic merge patch that turns `current` into `modified`, deletes what `original` (what was applied last) had
-/// and `modified` no longer has, and leaves alone what others added.
+/// The strategic merge patch that turns `current` into `modified`, deletes what `original` (what was applied
+/// last) had and `modified` no longer has, and leaves alone what others added.
 #[must_use]
 pub fn three_way(original: &Value, modified: &Value, current: &Value, schema: &Schema) -> Value {
     let empty = Map::new();

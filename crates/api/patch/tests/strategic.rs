@@ -146,8 +146,8 @@ fn three_way_keeps_what_others_added() {
     let modified = json!({"metadata": {"labels": {"a": "2"}}, "spec": {"strategy": {"type": "Recreate"}, "template":
         {"spec": {"containers": [{"name": "web", "image": "2"}, {"name": "new"}]}}}});
     let current = json!({"metadata": {"labels": {"a": "1", "old": "1", "theirs": "1"}}, "spec": {"replicas": 5,
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "template": {"spec": {"dnsPolicy": "x",
-        "containers": [{"name": "web", "image": "1", "imagePullPolicy": "Always"}, {"name": "gone"},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, "template": {"spec": {
+        "dnsPolicy": "x", "containers": [{"name": "web", "image": "1", "imagePullPolicy": "Always"}, {"name": "gone"},
         {"name": "sidecar"}]}}}});
     let patch = three_way(&original, &modified, &current, &schema);
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Schemas of custom resources: from `openAPIV3Schema` to the type graph, with the rules that make a schema structural
-//! (KEP-1693): every value has one type, told outside of `allOf`, `anyOf`, `oneOf` and `not`.
+//! Schemas of custom resources: from `openAPIV3Schema` to the type graph, with the rules that make a schema
+//! structural (KEP-1693): every value has one type, told outside of `allOf`, `anyOf`, `oneOf` and `not`.
 
 use std::sync::Arc;
 
@@ -244,8 +244,8 @@ impl Builder {
     fn declare_default(&mut self, json: &Json, path: &Path, schema: &mut Schema) {
         let Some(default) = json.get("default") else { return };
         let path = path.child("default");
-        if matches!(decode(default.to_string().as_bytes(), schema, FieldValidation::Strict), Ok((v, _)) if v == *default)
-        {
+        let decoded = decode(default.to_string().as_bytes(), schema, FieldValidation::Strict);
+        if decoded.is_ok_and(|(value, _)| value == *default) {
             self.errors.extend(validate(default, schema, &path));
         } else {
             self.errors.push(invalid(&path, default.clone(), "must not have unknown fields"));

@@ -1,7 +1,7 @@
 //! One walk from bytes to a value: types checked, unknown and repeated fields found, zero values dropped.
 //!
-//! The texts follow upstream's decoder (`sigs.k8s.io/json`, which is Go's `encoding/json` with exact field names): clients
-//! match on them.
+//! The texts follow upstream's decoder (`sigs.k8s.io/json`, which is Go's `encoding/json` with exact field
+//! names): clients match on them.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

@@ -12,10 +12,10 @@ pub type DefaultFn = fn(&mut Map<String, Value>);
 
 /// Default functions by short type name (`core.v1.Container`, `core.v1.PodSpec`, `apps.v1.Deployment`).
 ///
-/// A function is called wherever its type appears, parents before children, so that what `core.v1.PodSpec` gets holds in
-/// Pods, Deployments and ReplicaSets alike. The function of an inlined struct (`core.v1.VolumeSource`) is called with its
-/// parent's object, after the parent's own. Which fields lead to a function is worked out once per kind: the others
-/// are not visited.
+/// A function is called wherever its type appears, parents before children, so that what `core.v1.PodSpec`
+/// gets holds in Pods, Deployments and ReplicaSets alike. The function of an inlined struct
+/// (`core.v1.VolumeSource`) is called with its parent's object, after the parent's own. Which fields lead to a
+/// function is worked out once per kind: the others are not visited.
 #[derive(Default)]
 pub struct TypeDefaults {
     functions: HashMap<&'static str, Vec<DefaultFn>>,

@@ -1,4 +1,5 @@
-//! OpenAPI out of the type graph: the schemas of documents, with the extensions that kubectl and client-side tools read.
+//! OpenAPI out of the type graph: the schemas of documents, with the extensions that kubectl and client-side
+//! tools read.
 //!
 //! Descriptions are left out, so a reference stands alone where upstream wraps it to carry one.
 

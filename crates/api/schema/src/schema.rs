@@ -16,8 +16,8 @@ pub struct Schema {
     pub name: String,
     /// The shape.
     pub kind: Kind,
-    /// Whether values decode into a fixed type (built-in kinds): a value of another type is a decoding error. Values of
-    /// custom resources are read as they come and checked by `validate`.
+    /// Whether values decode into a fixed type (built-in kinds): a value of another type is a decoding error.
+    /// Values of custom resources are read as they come and checked by `validate`.
     pub typed: bool,
     /// Whether `null` is a value of its own.
     pub nullable: bool,
@@ -115,7 +115,8 @@ pub struct Field {
     pub via: u8,
     /// How a strategic merge patch treats the field.
     pub patch: Patch,
-    /// Whether apply treats the map or object here as one value, where that is told at the field and not at its type.
+    /// Whether apply treats the map or object here as one value, where that is told at the field and not at
+    /// its type.
     pub atomic: Option<bool>,
     /// The default that OpenAPI tells.
     pub default: Option<Value>,

@@ -1,11 +1,12 @@
 //! The built-in types, read from the generated table one by one as they are first used.
 //!
-//! A type expression is read from the left: `*` pointer, `[` list, `{` map with string keys, `W` list that is a message
-//! in protobuf, `@NAME` struct (`@.NAME`: of the same group and version), `s<GO>` string with a Go name; else one letter:
-//! `s` string, `b` bool, `i` int32, `l` int64, `d` double, `B` bytes, `q` quantity, `I` int or string, `t` time, `u` time
-//! with microseconds, `D` duration, `f` field set, `r` raw extension, `j` any JSON, `A`, `O`, `S` JSON
-//! schema or list, bool, list of strings. Flags: `o` omitempty, `z` omitzero, `!` required. The number is protobuf's.
-//! Extras: `L=` list type (`a`, `s`, `m:KEYS`), `X=a` atomic or `X=g` granular map, `P=` patch strategies, `M=` merge key, `D=` default.
+//! A type expression is read from the left: `*` pointer, `[` list, `{` map with string keys, `W` list that is
+//! a message in protobuf, `@NAME` struct (`@.NAME`: of the same group and version), `s<GO>` string with a Go
+//! name; else one letter: `s` string, `b` bool, `i` int32, `l` int64, `d` double, `B` bytes, `q` quantity, `I`
+//! int or string, `t` time, `u` time with microseconds, `D` duration, `f` field set, `r` raw extension, `j`
+//! any JSON, `A`, `O`, `S` JSON schema or list, bool, list of strings. Flags: `o` omitempty, `z` omitzero, `!`
+//! required. The number is protobuf's. Extras: `L=` list type (`a`, `s`, `m:KEYS`), `X=a` atomic or `X=g`
+//! granular map, `P=` patch strategies, `M=` merge key, `D=` default.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};

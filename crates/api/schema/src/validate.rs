@@ -10,8 +10,8 @@ use crate::path::Path;
 use crate::rules::Rules;
 use crate::schema::{Kind, List, ListType, Schema};
 
-/// Checks `value`, which stands at `path`, against the value rules of `schema` (those of a custom resource: built-in kinds
-/// have their own checks).
+/// Checks `value`, which stands at `path`, against the value rules of `schema` (those of a custom resource:
+/// built-in kinds have their own checks).
 #[must_use]
 pub fn validate(value: &Value, schema: &Schema, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();

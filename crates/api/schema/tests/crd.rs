@@ -123,8 +123,10 @@ fn schemas_must_be_structural() {
 fn unknown_fields_are_pruned_unless_kept() {
     let schema = schema(json!({"type": "object", "properties": {
         "known": {"type": "string"},
-        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"n": {"type": "integer"}}},
-        "map": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}}}}));
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"n": {"type": "integer"}}},
+        "map": {"type": "object", "additionalProperties":
+            {"type": "object", "properties": {"a": {"type": "string"}}}}}}));
     let text =
         br#"{"apiVersion":"a/v1","kind":"K","metadata":{"name":"n","foo":1},"spec":{"known":"x","other":1,
         "free":{"any":{"b":[1]},"n":1},"map":{"k":{"a":"1","b":"2"}}},"status":{}}"#;
