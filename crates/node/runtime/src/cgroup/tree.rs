@@ -1,0 +1,135 @@
+//! Directories of control groups and the processes in them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{CgroupError, Hierarchy, io_error};
+use crate::sys::process;
+
+/// Writes a control file.
+pub fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    // Not fs::write: O_CREAT on a missing control file answers EACCES, which misleads.
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+        .map_err(io_error(path))
+}
+
+/// Makes a group and its parents.
+pub fn make(hierarchy: &Hierarchy, path: &Path) -> Result<(), CgroupError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|p| p.starts_with(&hierarchy.mount)) {
+        make(hierarchy, parent)?;
+        if hierarchy.v2 {
+            delegate(hierarchy, parent)?;
+        }
+    }
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(path)(error)),
+        _ => {}
+    }
+    if hierarchy.controllers.iter().any(|c| c == "cpuset") && !hierarchy.v2 {
+        inherit_cpuset(path)?;
+    }
+    Ok(())
+}
+
+/// Turns the controllers on for the children of a v2 group.
+fn delegate(hierarchy: &Hierarchy, parent: &Path) -> Result<(), CgroupError> {
+    let file = parent.join("cgroup.subtree_control");
+    let on = std::fs::read_to_string(&file).map_err(io_error(&file))?;
+    for controller in &hierarchy.controllers {
+        let used = super::USED.contains(&controller.as_str());
+        if used && !on.split_whitespace().any(|c| c == controller) {
+            write(&file, &format!("+{controller}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A new v1 cpuset is empty and takes no process before it has CPUs and memory nodes.
+fn inherit_cpuset(path: &Path) -> Result<(), CgroupError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        if own.trim().is_empty() {
+            let from = parent.join(file);
+            let value = std::fs::read_to_string(&from).map_err(io_error(&from))?;
+            write(&path.join(file), value.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// Processes in a group, not below it.
+pub fn processes(path: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Kills everything in the group at `path` and below.
+pub fn kill(path: &Path) {
+    if std::fs::write(path.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    for child in children(path) {
+        kill(&child);
+    }
+    // Without cgroup.kill a fork may slip through between reading and killing: look again until none is left that
+    // was not sent the signal.
+    let mut killed = std::collections::HashSet::new();
+    loop {
+        let new: Vec<i32> = processes(path).into_iter().filter(|pid| killed.insert(*pid)).collect();
+        if new.is_empty() {
+            return;
+        }
+        for pid in new {
+            if let Err(error) = process::kill(pid, libc::SIGKILL) {
+                tracing::debug!(pid, %error, "process was gone before it was killed");
+            }
+        }
+    }
+}
+
+/// How often the kernel killed in this group for want of memory.
+pub fn oom_kills(groups: &[(String, PathBuf)]) -> u64 {
+    groups
+        .iter()
+        .filter_map(|(_, path)| {
+            let events = std::fs::read_to_string(path.join("memory.events"))
+                .or_else(|_| std::fs::read_to_string(path.join("memory.oom_control")))
+                .ok()?;
+            events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+/// Kills and removes a group with all below.
+pub fn remove(path: &Path) -> Result<(), CgroupError> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    for child in children(path) {
+        remove(&child)?;
+    }
+    if !processes(path).is_empty() {
+        kill(path);
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(io_error(path)),
+    }
+}
+
+fn children(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path) else { return vec![] };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
