@@ -8,13 +8,12 @@ mod apiextensions;
 mod apps;
 mod authentication;
 mod authorization;
-mod autoscaling;
 mod builder;
 mod cells;
 mod check;
 mod coordination;
 mod core;
-pub mod defaults;
+mod defaults;
 mod discovery;
 mod rbac;
 mod resource;
@@ -26,9 +25,9 @@ mod tests;
 use std::ops::RangeInclusive;
 
 pub use apiextensions::custom;
-pub use autoscaling::scale;
 pub use core::pod::qos_class;
 pub use core::service::{IpRange, IpRangeError};
+pub use defaults::type_defaults;
 pub use resource::{Column, ColumnType, Extra, Names, Resource, Scale, Scope, Subresources, Verb, Version};
 pub use schemas::subresource_schema;
 pub use strategy::{

@@ -46,6 +46,7 @@ impl<K: Hash + Eq + Copy> Pool<K> {
     }
 
     /// Whether `key` is free, without taking it.
+    #[cfg(test)]
     pub(crate) fn is_free(&self, key: K) -> bool {
         let state = self.lock();
         !state.used.contains_key(&key) && !state.pending.contains_key(&key)

@@ -1,3 +1,0 @@
-//! The `autoscaling` group.
-
-pub mod scale;
