@@ -244,9 +244,9 @@ impl Shared {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ECONNREFUSED)) => {
                 let options = self.options.clone();
                 let started = tokio::task::spawn_blocking(move || start(&options)).await;
-                started.unwrap_or_else(|error| Err(error.to_string())).map_err(|reason| {
-                    ClientError::Start { exe: self.options.exe.clone(), reason }
-                })?;
+                started
+                    .unwrap_or_else(|error| Err(error.to_string()))
+                    .map_err(|reason| ClientError::Start { exe: self.options.exe.clone(), reason })?;
                 wire::connect(&path).map_err(connect)?
             }
             Err(error) => return Err(connect(error)),
@@ -257,27 +257,36 @@ impl Shared {
 
     /// Asks a supervisor of another build to become this one.
     async fn adopt_build(&self, link: Arc<Link>) -> Result<Arc<Link>, ClientError> {
-        let reading = async { self.read(&link).await };
-        let asking = async {
-            let (answer, _) = self.request(&link, Call::Hello, &[]).await?;
-            let ours = fingerprint(&self.options.exe).map_err(|e| Failure::Other(e.to_string()))?;
-            let same = matches!(&answer, Answer::Hello { build, .. } if *build == ours);
-            if !same {
-                let exe = self.options.exe.clone();
-                self.request(&link, Call::Reexec { exe }, &[]).await?;
-            }
-            Ok::<_, ClientError>(same)
-        };
-        let same = tokio::select! {
-            () = reading => return Err(ClientError::Lost),
-            same = asking => same?,
-        };
-        if same {
+        if self.ask_to_become(&link).await? {
             return Ok(link);
         }
         // The old program closes the connection when it goes; the listening socket stays, and queues us.
         self.read(&link).await;
         self.establish().await
+    }
+
+    /// Whether the supervisor runs our build; if not, it now begins to.
+    async fn ask_to_become(&self, link: &Link) -> Result<bool, ClientError> {
+        let reading = self.read(link);
+        let asking = async {
+            let (answer, _) = self.request(link, Call::Hello, &[]).await?;
+            let ours = fingerprint(&self.options.exe).map_err(|e| Failure::Other(e.to_string()))?;
+            let same = matches!(&answer, Answer::Hello { build, .. } if *build == ours);
+            if !same {
+                let exe = self.options.exe.clone();
+                self.request(link, Call::Reexec { exe }, &[]).await?;
+            }
+            Ok::<_, ClientError>(same)
+        };
+        tokio::pin!(asking);
+        tokio::select! {
+            same = &mut asking => same,
+            () = reading => {
+                // The last answer may have come together with the end of the connection.
+                lock(&link.waiting).clear();
+                asking.await
+            }
+        }
     }
 
     async fn current(&self) -> Result<Arc<Link>, ClientError> {
@@ -303,7 +312,8 @@ impl Shared {
     /// Handles messages until the connection ends.
     async fn read(&self, link: &Link) {
         loop {
-            let received = link.socket.async_io(Interest::READABLE, |socket| wire::receive(socket.as_fd())).await;
+            let received =
+                link.socket.async_io(Interest::READABLE, |socket| wire::receive(socket.as_fd())).await;
             let (packet, fds) = match received {
                 Ok(Some(received)) => received,
                 Ok(None) => return,
@@ -372,5 +382,9 @@ fn start(options: &SupervisorOptions) -> Result<(), String> {
         .stderr(log)
         .status()
         .map_err(|e| e.to_string())?;
-    if status.success() { Ok(()) } else { Err(format!("{status}; see supervisor.log in the state directory")) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{status}; see supervisor.log in the state directory"))
+    }
 }

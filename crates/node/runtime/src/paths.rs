@@ -1,6 +1,7 @@
 //! Where things lie in the runtime's state directory. Everything else derives from it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The state directory.
 ///
@@ -75,7 +76,10 @@ impl StateDir {
 ///
 /// It is not synced: what the files describe (processes, mounts) does not survive a power loss either.
 pub fn write_atomic(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("tmp");
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // Two processes, and two threads of one, may write the same file.
+    let temporary = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
     std::fs::write(&temporary, content)?;
     std::fs::rename(&temporary, path)
 }

@@ -66,7 +66,9 @@ impl Accounts {
             (Err(_), Some(entry)) => entry.uid,
             (Err(_), None) if user.is_empty() => 0,
             (Err(_), None) => {
-                return Err(CriError::Start(format!("unable to find user {user}: no matching entries in passwd file")));
+                return Err(CriError::Start(format!(
+                    "unable to find user {user}: no matching entries in passwd file"
+                )));
             }
         };
         let gid = match group.as_str() {
@@ -134,7 +136,9 @@ fn read_layered(lowerdirs: &[PathBuf], name: &str) -> String {
         let path = layer.join(name);
         match std::fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_file() && meta.len() < 16 << 20 => {
-                return std::fs::read(&path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+                return std::fs::read(&path)
+                    .map(|b| String::from_utf8_lossy(&b).into_owned())
+                    .unwrap_or_default();
             }
             Ok(_) => return String::new(),
             Err(_) => {}

@@ -10,8 +10,7 @@ use super::{CgroupError, Cgroups, Hierarchy};
 /// Writes what is set in `resources`.
 pub fn apply(cgroups: &Cgroups, group: &str, resources: &LinuxResources) -> Result<(), CgroupError> {
     let at = |controller: &'static str, limit: &'static str| {
-        let hierarchy =
-            cgroups.with(controller).ok_or(CgroupError::NoController { limit, controller })?;
+        let hierarchy = cgroups.with(controller).ok_or(CgroupError::NoController { limit, controller })?;
         Ok::<_, CgroupError>((hierarchy, cgroups.path(hierarchy, group)))
     };
     let has_quota = resources.cpu_quota_us.is_some_and(|q| q != 0);

@@ -175,16 +175,10 @@ fn parse_mounts(mountinfo: &str) -> Vec<Hierarchy> {
         let mut right = right.split(' ');
         let (fstype, options) = (right.next().unwrap_or(""), right.nth(1).unwrap_or(""));
         let hierarchy = match fstype {
-            "cgroup2" => Hierarchy {
-                name: "v2".into(),
-                mount: mount.into(),
-                controllers: vec![],
-                v2: true,
-            },
+            "cgroup2" => Hierarchy { name: "v2".into(), mount: mount.into(), controllers: vec![], v2: true },
             "cgroup" => {
                 let used = |o: &&str| USED.contains(o);
-                let controllers: Vec<String> =
-                    options.split(',').filter(used).map(str::to_owned).collect();
+                let controllers: Vec<String> = options.split(',').filter(used).map(str::to_owned).collect();
                 Hierarchy { name: controllers.join(","), mount: mount.into(), controllers, v2: false }
             }
             _ => continue,

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use xebec_cri::{
-    ContainerConfig, ContainerEventKind, ContainerState, ContainerStatus, CriError, LinuxResources, NamespaceMode,
+    ContainerConfig, ContainerEventKind, ContainerState, ContainerStatus, CriError, LinuxResources,
+    NamespaceMode,
 };
 
 use super::prepare::{Inputs, Prepared, log_path, prepare};
@@ -39,8 +40,12 @@ impl EmbeddedRuntime {
         if !sandbox.ready {
             return Err(CriError::State(format!("sandbox {sandbox_id} is not ready")));
         }
-        if config.security.pid_mode == Some(NamespaceMode::Pod) && sandbox.config.namespaces.pid != NamespaceMode::Pod {
-            return Err(CriError::Invalid("pid_mode Pod needs a sandbox with a shared process namespace".into()));
+        if config.security.pid_mode == Some(NamespaceMode::Pod)
+            && sandbox.config.namespaces.pid != NamespaceMode::Pod
+        {
+            return Err(CriError::Invalid(
+                "pid_mode Pod needs a sandbox with a shared process namespace".into(),
+            ));
         }
         if let Some(id) = self.existing(sandbox_id, &config)? {
             return Ok(id);

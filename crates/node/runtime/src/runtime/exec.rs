@@ -211,7 +211,11 @@ impl EmbeddedRuntime {
         Ok(rustix::fs::open(path, flags, Mode::empty())?)
     }
 
-    pub(super) async fn forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn DuplexStream>, CriError> {
+    pub(super) async fn forward(
+        &self,
+        sandbox_id: &str,
+        port: u16,
+    ) -> Result<Box<dyn DuplexStream>, CriError> {
         let sandbox = self.sandbox(sandbox_id)?;
         if !sandbox.ready {
             return Err(CriError::State(format!("sandbox {sandbox_id} is not ready")));
@@ -224,7 +228,8 @@ impl EmbeddedRuntime {
             .spawn(move || drop(done.send(connect_inside(netns, port))))
             .map_err(io("port-forward thread"))?;
         let connected = receiver.await.map_err(|e| CriError::failed("port-forward", e))?;
-        let stream = connected.map_err(|e| CriError::failed(format!("connect to localhost:{port} in the pod"), e))?;
+        let stream =
+            connected.map_err(|e| CriError::failed(format!("connect to localhost:{port} in the pod"), e))?;
         stream.set_nonblocking(true).map_err(io("port-forward"))?;
         Ok(Box::new(tokio::net::TcpStream::from_std(stream).map_err(io("port-forward"))?))
     }
@@ -234,7 +239,8 @@ fn connect_inside(netns: Option<PathBuf>, port: u16) -> std::io::Result<TcpStrea
     if let Some(path) = netns {
         crate::sys::process::setns(File::open(path)?.as_fd(), libc::CLONE_NEWNET)?;
     }
-    let addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+    let addresses =
+        [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
     TcpStream::connect(&addresses[..])
 }
 

@@ -151,7 +151,8 @@ impl EmbeddedRuntime {
         let removals = ids.iter().map(|id| self.remove_sandbox(id));
         futures::future::try_join_all(removals).await?;
         let pid = self.inner.client.pid().await?;
-        let pidfd = crate::sys::process::pidfd_open(pid).map_err(|e| CriError::failed("find supervisor", e))?;
+        let pidfd =
+            crate::sys::process::pidfd_open(pid).map_err(|e| CriError::failed("find supervisor", e))?;
         self.inner.client.stop_reconnecting();
         self.inner.client.call(Call::Shutdown, &[]).await?;
         let pidfd = crate::sys::reactor::register(pidfd).map_err(|e| CriError::failed("wait", e))?;
@@ -172,7 +173,8 @@ fn load(state: &StateDir) -> Result<Table, CriError> {
     for directory in [state.sandboxes(), state.containers()] {
         std::fs::create_dir_all(&directory).map_err(fail("make state directory"))?;
     }
-    for entry in std::fs::read_dir(state.sandboxes()).map_err(fail("read sandboxes"))?.filter_map(Result::ok) {
+    for entry in std::fs::read_dir(state.sandboxes()).map_err(fail("read sandboxes"))?.filter_map(Result::ok)
+    {
         match read_json::<SandboxRecord>(&entry.path().join("meta.json")) {
             Ok(mut record) => {
                 record.ready &= record.boot_id == boot_id && namespaces_held(state, &record);
@@ -181,7 +183,9 @@ fn load(state: &StateDir) -> Result<Table, CriError> {
             Err(error) => tracing::warn!(path = %entry.path().display(), %error, "unreadable sandbox"),
         }
     }
-    for entry in std::fs::read_dir(state.containers()).map_err(fail("read containers"))?.filter_map(Result::ok) {
+    for entry in
+        std::fs::read_dir(state.containers()).map_err(fail("read containers"))?.filter_map(Result::ok)
+    {
         match read_json::<ContainerRecord>(&entry.path().join("meta.json")) {
             Ok(record) => {
                 table.containers.insert(record.id.clone(), ContainerEntry::new(record));

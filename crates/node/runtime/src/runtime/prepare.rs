@@ -7,8 +7,8 @@ use xebec_cri::{
     ContainerConfig, CriError, ImageConfig, Mount, MountPropagation, NamespaceMode, SecurityProfile,
 };
 
-use super::records::SandboxRecord;
 use super::Rootfs;
+use super::records::SandboxRecord;
 use crate::cgroup::Cgroups;
 use crate::paths::StateDir;
 use crate::spec::{ContainerSpec, DeviceNode, PidNamespace, ProcessSpec};
@@ -116,8 +116,7 @@ fn process_spec(inputs: &Inputs<'_>, user: &User) -> Result<ProcessSpec, CriErro
     if !inputs.cgroups.filters_devices() && !security.privileged && !named {
         capabilities &= !capabilities::bit("MKNOD").unwrap_or(0);
     }
-    let profile =
-        if security.privileged { &SecurityProfile::Unconfined } else { &security.seccomp };
+    let profile = if security.privileged { &SecurityProfile::Unconfined } else { &security.seccomp };
     let seccomp = seccomp::prepare(inputs.state, profile, capabilities)?;
     let cwd = match (config.working_dir.as_str(), image.working_dir.as_str()) {
         ("", "") => "/",
@@ -148,7 +147,9 @@ fn argv(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<String>, Cr
         (false, _) => config.command.iter().chain(&config.args).cloned().collect(),
     };
     if argv.is_empty() {
-        return Err(CriError::Start("no command specified: neither the container nor its image names one".into()));
+        return Err(CriError::Start(
+            "no command specified: neither the container nor its image names one".into(),
+        ));
     }
     Ok(argv)
 }
@@ -296,9 +297,9 @@ fn all_devices(directory: &Path, nodes: &mut Vec<DeviceNode>) {
 
 fn stop_signal(config: &ContainerConfig, image: &ImageConfig) -> Result<i32, CriError> {
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-        "WINCH", "IO", "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
     let named = match (config.stop_signal, image.stop_signal.as_deref()) {
         (Some(signal), _) => return Ok(signal),

@@ -88,7 +88,8 @@ impl EmbeddedRuntime {
             record.ips = self.inner.network.add(&request).await?;
         }
         write_files(&directory, record).map_err(|e| CriError::failed("write sandbox files", e))?;
-        std::fs::create_dir_all(&config.log_directory).map_err(|e| CriError::failed("make log directory", e))?;
+        std::fs::create_dir_all(&config.log_directory)
+            .map_err(|e| CriError::failed("make log directory", e))?;
         record.ready = true;
         self.save_sandbox(record)?;
         self.inner.shared.emit(&id, &id, &config.metadata.uid, ContainerEventKind::Created);
@@ -153,7 +154,9 @@ impl EmbeddedRuntime {
 fn validate(config: &SandboxConfig) -> Result<(), CriError> {
     let parent = &config.cgroup_parent;
     if parent.trim_matches('/').is_empty() || parent.split('/').any(|part| part == "..") {
-        return Err(CriError::Invalid(format!("cgroup_parent {parent:?} is not a path below the runtime's root")));
+        return Err(CriError::Invalid(format!(
+            "cgroup_parent {parent:?} is not a path below the runtime's root"
+        )));
     }
     if config.namespaces.network == NamespaceMode::Node && !config.port_mappings.is_empty() {
         // Upstream's kubelet passes host ports of host-network pods too; they need no mapping.

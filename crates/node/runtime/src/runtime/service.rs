@@ -109,7 +109,12 @@ impl RuntimeService for EmbeddedRuntime {
         Ok(())
     }
 
-    async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, CriError> {
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, CriError> {
         self.run_to_end(id, command, timeout).await
     }
 

@@ -176,7 +176,9 @@ mod tests {
     #[test]
     fn table_is_sorted_and_agrees_with_libc() {
         assert!(TABLE.is_sorted());
-        for (name, expected) in [("read", libc::SYS_read), ("clone3", libc::SYS_clone3), ("bpf", libc::SYS_bpf)] {
+        for (name, expected) in
+            [("read", libc::SYS_read), ("clone3", libc::SYS_clone3), ("bpf", libc::SYS_bpf)]
+        {
             assert_eq!(number(name).map(i64::from), Some(expected), "{name}");
         }
     }

@@ -51,9 +51,12 @@ impl Supervisor {
             Call::Attach { id, stdout, stderr } => {
                 return self.attach(connection, number, &id, [stdout, stderr], fds).err().map(Err);
             }
-            Call::ReleaseStdin { id } => {
-                self.containers.get_mut(&id).map(|c| c.stdin = None).ok_or(Failure::NotFound(id)).map(|()| Answer::Done)
-            }
+            Call::ReleaseStdin { id } => self
+                .containers
+                .get_mut(&id)
+                .map(|c| c.stdin = None)
+                .ok_or(Failure::NotFound(id))
+                .map(|()| Answer::Done),
             Call::ReopenLog { id } => self.reopen_log(id),
             Call::Reexec { exe } => {
                 self.next_program = Some(exe);

@@ -93,7 +93,10 @@ fn begin(wanted: &ProcessSpec, namespaces: &[(OwnedFd, i32)], spec: &ContainerSp
     for (descriptor, kinds) in namespaces {
         step(process::setns(descriptor.as_fd(), *kinds), || "join namespace".into())?;
     }
-    if spec.cgroups.len() == 1 && spec.cgroups[0].0 == "v2" && !namespaces.iter().any(|(_, k)| k & libc::CLONE_NEWNS != 0) {
+    if spec.cgroups.len() == 1
+        && spec.cgroups[0].0 == "v2"
+        && !namespaces.iter().any(|(_, k)| k & libc::CLONE_NEWNS != 0)
+    {
         step(process::unshare(libc::CLONE_NEWCGROUP), || "unshare cgroup namespace".into())?;
     }
     Ok(())
@@ -144,7 +147,11 @@ fn terminal(wanted: &ProcessSpec, socket: &OwnedFd, is_first: bool) -> Step<()> 
 }
 
 /// Credentials and `execve`. Without `no_new_privs` the filter must go in while we are still privileged.
-fn finish(wanted: &ProcessSpec, seccomp: Option<&[u64]>, own_exe: (u64, u64)) -> Step<std::convert::Infallible> {
+fn finish(
+    wanted: &ProcessSpec,
+    seccomp: Option<&[u64]>,
+    own_exe: (u64, u64),
+) -> Step<std::convert::Infallible> {
     step(std::env::set_current_dir(&wanted.cwd), || format!("chdir to cwd ({:?})", wanted.cwd))?;
     let path = find_program(wanted)?;
     let meta = step(std::fs::metadata(&path), || format!("exec: {:?}", wanted.argv[0]))?;

@@ -274,7 +274,9 @@ impl Supervisor {
         let (code, signal) = status.map_or((255, None), process::decode_status);
         let oom = cgroup::oom_kills(&container.cgroups) > container.oom_before;
         let (reason, message) = match (status, code) {
-            (None, _) => ("Unknown", "the supervisor was restarted while the container ran: exit code unknown"),
+            (None, _) => {
+                ("Unknown", "the supervisor was restarted while the container ran: exit code unknown")
+            }
             (_, 0) => ("Completed", ""),
             (..) if oom => ("OOMKilled", ""),
             (..) => ("Error", ""),

@@ -103,7 +103,13 @@ pub struct Listener {
 
 /// Writes to a log and to listeners. A listener that has gone or that lags behind by a whole pipe is dropped: one slow
 /// client must not stop the container.
-pub fn deliver(log: Option<&mut File>, entries: &[u8], listeners: &mut Vec<Listener>, stream: Stream, raw: &[u8]) {
+pub fn deliver(
+    log: Option<&mut File>,
+    entries: &[u8],
+    listeners: &mut Vec<Listener>,
+    stream: Stream,
+    raw: &[u8],
+) {
     if let Some(log) = log
         && !entries.is_empty()
         && let Err(error) = log.write_all(entries)

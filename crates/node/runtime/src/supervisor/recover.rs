@@ -141,9 +141,8 @@ impl Supervisor {
             };
             let given = handed.iter().position(|h| h.id == run.id).map(|at| handed.swap_remove(at));
             let (id, pid, ended) = (run.id.clone(), run.pid, run.exit.is_some());
-            let alive = !ended
-                && run.boot_id == self.boot_id
-                && procfs::start_ticks(pid) == Some(run.start_ticks);
+            let alive =
+                !ended && run.boot_id == self.boot_id && procfs::start_ticks(pid) == Some(run.start_ticks);
             let is_child = procfs::parent_and_session(pid).is_some_and(|(parent, _)| parent == own);
             self.adopt(run, spec, given, alive);
             if ended {

@@ -74,7 +74,7 @@ fn clone_source(wanted: &Mount) -> Step<Source> {
         MountPropagation::HostToContainer => MS_SLAVE,
         MountPropagation::Bidirectional => MS_SHARED,
     };
-    step(mount::set_attributes(tree.as_fd(), 0, propagation as u64, true), what)?;
+    step(mount::set_attributes(tree.as_fd(), 0, propagation, true), what)?;
     if wanted.readonly {
         step(mount::set_attributes(tree.as_fd(), ATTR_RDONLY, 0, wanted.recursive_readonly), what)?;
     }
@@ -85,7 +85,7 @@ fn plain_source(from: &Path, target: &str, attributes: u64) -> Step<Source> {
     let what = || format!("mount {} at {target}", from.display());
     let is_dir = step(std::fs::metadata(from), what)?.is_dir();
     let tree = step(mount::clone_tree(from, false), what)?;
-    step(mount::set_attributes(tree.as_fd(), attributes, MS_PRIVATE as u64, false), what)?;
+    step(mount::set_attributes(tree.as_fd(), attributes, MS_PRIVATE, false), what)?;
     Ok(Source { tree, is_dir, target: target.into() })
 }
 
@@ -95,14 +95,18 @@ fn attach(source: &Source) -> Step<()> {
     } else {
         make_file(&source.target)?;
     }
-    step(mount::attach(source.tree.as_fd(), &source.target), || format!("mount at {}", source.target.display()))
+    step(mount::attach(source.tree.as_fd(), &source.target), || {
+        format!("mount at {}", source.target.display())
+    })
 }
 
 fn make_dir(path: &Path) -> Step<()> {
     if path.is_dir() {
         return Ok(());
     }
-    step(std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path), || format!("mkdir {}", path.display()))
+    step(std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path), || {
+        format!("mkdir {}", path.display())
+    })
 }
 
 fn make_file(path: &Path) -> Step<()> {
@@ -121,14 +125,15 @@ const MOUNT_DATA: usize = 4095;
 fn overlay(spec: &ContainerSpec, directory: &Path, root: &Path) -> Step<()> {
     let text = |path: &Path| match path.to_str() {
         Some(path) if !path.contains([':', ',', '\\']) => Ok(path.to_owned()),
-        _ => Err(format!("mount overlay: path {} has a character that overlayfs cannot take", path.display())),
+        _ => {
+            Err(format!("mount overlay: path {} has a character that overlayfs cannot take", path.display()))
+        }
     };
     let lower = spec.lowerdirs.iter().map(|l| text(l)).collect::<Step<Vec<_>>>()?;
     let (upper, work) = (text(&directory.join("upper"))?, text(&directory.join("work"))?);
     let what = || "mount overlay".to_owned();
-    let options = |volatile: &str| {
-        format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", lower.join(":"))
-    };
+    let options =
+        |volatile: &str| format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", lower.join(":"));
     if options(",volatile").len() <= MOUNT_DATA {
         // `volatile` (Linux 5.10) skips syncs of a tree that is thrown away anyway.
         return match mount::mount("overlay", root, "overlay", 0, &options(",volatile")) {
@@ -180,7 +185,8 @@ fn devices(spec: &ContainerSpec) -> Step<()> {
             make_dir(parent)?;
         }
         let kind = FileType::from_raw_mode(device.mode);
-        let made = rustix::fs::mknodat(CWD, &device.path, kind, Mode::from_raw_mode(device.mode), device.rdev);
+        let made =
+            rustix::fs::mknodat(CWD, &device.path, kind, Mode::from_raw_mode(device.mode), device.rdev);
         match made {
             Err(rustix::io::Errno::EXIST) => continue,
             other => step(other.map_err(io::Error::from), what)?,

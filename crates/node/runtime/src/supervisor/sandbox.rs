@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::rootfs::{Step, step};
 use crate::paths::{StateDir, write_json};
 use crate::protocol::SandboxSpec;
-use crate::sys::process::{self, Fork};
 use crate::sys::mount;
+use crate::sys::process::{self, Fork};
 
 /// The pause process of a sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -130,7 +130,9 @@ fn hold(spec: &SandboxSpec, state: &StateDir) -> Step<()> {
 /// Releases what [`create`] made. Idempotent; what cannot be released is written to the log.
 pub fn release(id: &str, state: &StateDir) {
     let directory = state.sandbox_ns(id);
-    for path in ["net", "uts", "ipc"].map(|k| directory.join(k)).iter().chain([&state.sandbox(id).join("shm")]) {
+    for path in
+        ["net", "uts", "ipc"].map(|k| directory.join(k)).iter().chain([&state.sandbox(id).join("shm")])
+    {
         if let Err(error) = mount::detach(path) {
             eprintln!("unmount {}: {error}", path.display());
         }

@@ -188,12 +188,7 @@ impl Supervisor {
     }
 
     /// Forks, into the PID namespace of `target` if given.
-    fn fork_into(
-        &self,
-        flags: i32,
-        target: Option<&OwnedFd>,
-        child: impl FnOnce(),
-    ) -> Result<i32, Failure> {
+    fn fork_into(&self, flags: i32, target: Option<&OwnedFd>, child: impl FnOnce()) -> Result<i32, Failure> {
         // setns with CLONE_NEWPID moves only later children, and may be taken back.
         if let Some(target) = target {
             process::setns(target.as_fd(), CLONE_NEWPID).map_err(failed("join PID namespace"))?;
@@ -204,7 +199,8 @@ impl Supervisor {
             process::exit_now(2);
         }
         if target.is_some() {
-            process::setns(self.pid_namespace.as_fd(), CLONE_NEWPID).map_err(failed("leave PID namespace"))?;
+            process::setns(self.pid_namespace.as_fd(), CLONE_NEWPID)
+                .map_err(failed("leave PID namespace"))?;
         }
         match forked {
             Ok(Fork::Parent(pid)) => Ok(pid),

@@ -28,13 +28,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 /// `mount(2)`.
-pub fn mount(
-    source: &str,
-    target: &Path,
-    fstype: &str,
-    flags: libc::c_ulong,
-    data: &str,
-) -> io::Result<()> {
+pub fn mount(source: &str, target: &Path, fstype: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
     let source = CString::new(source)?;
     let target = c_path(target)?;
     let fstype = CString::new(fstype)?;

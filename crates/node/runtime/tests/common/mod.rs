@@ -25,13 +25,16 @@ impl Busybox {
         }
         std::fs::copy("/bin/busybox", layer.join("bin/busybox"))
             .expect("these tests need /bin/busybox from Debian's package busybox-static");
-        for applet in Command::new("/bin/busybox").arg("--list").output().unwrap().stdout.split(|b| *b == b'\n') {
+        for applet in
+            Command::new("/bin/busybox").arg("--list").output().unwrap().stdout.split(|b| *b == b'\n')
+        {
             let name = String::from_utf8_lossy(applet);
             if !name.is_empty() && name != "busybox" {
                 std::os::unix::fs::symlink("busybox", layer.join("bin").join(&*name)).unwrap();
             }
         }
-        std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/tmp:/bin/sh\n").unwrap();
+        std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/tmp:/bin/sh\n")
+            .unwrap();
         std::fs::write(layer.join("etc/group"), "root:x:0:\nwww:x:34:\nlogs:x:40:web\n").unwrap();
         Self(layer)
     }
@@ -75,9 +78,13 @@ pub struct Bed {
     pub runtime: EmbeddedRuntime,
     pub client: SupervisorClient,
     pub options: SupervisorOptions,
-    pub dir: tempfile::TempDir,
     image: Arc<Busybox>,
+    /// Last: the client, dropped before it, would start the supervisor again.
+    _cleanup: Cleanup,
+    pub dir: tempfile::TempDir,
 }
+
+pub struct Cleanup(SupervisorOptions);
 
 /// The example binary `supervisor`, beside the test's own.
 pub fn supervisor_exe() -> PathBuf {
@@ -96,8 +103,9 @@ pub async fn bed() -> Bed {
         exe: supervisor_exe(),
     };
     let image = Arc::new(Busybox::new(dir.path()));
+    let _cleanup = Cleanup(options.clone());
     let (runtime, client) = connect(&options, &image).await;
-    Bed { runtime, client, options, dir, image }
+    Bed { runtime, client, options, dir, image, _cleanup }
 }
 
 async fn connect(options: &SupervisorOptions, image: &Arc<Busybox>) -> (EmbeddedRuntime, SupervisorClient) {
@@ -234,10 +242,10 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Cleanup {
     fn drop(&mut self) {
         // Whatever a failed test left: processes by their groups, then mounts, then groups.
-        let root = self.options.cgroup_root.clone();
+        let root = self.0.cgroup_root.clone();
         let hierarchies: Vec<PathBuf> = std::fs::read_dir("/sys/fs/cgroup")
             .unwrap()
             .filter_map(|e| Some(e.ok()?.path()))
@@ -249,7 +257,7 @@ impl Drop for Bed {
             kill_tree(path);
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let state = self.options.state_dir.to_string_lossy().into_owned();
+        let state = self.0.state_dir.to_string_lossy().into_owned();
         for line in mounts.lines().rev() {
             if let Some(point) = line.split(' ').nth(4).filter(|p| p.starts_with(&state)) {
                 rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).ok();
