@@ -171,8 +171,8 @@ impl SupervisorClient {
         self.call(Call::Subscribe, &[]).await.map(drop)
     }
 
-    /// Lets the connection end for good: the supervisor is about to be shut down.
-    pub(crate) fn stop_reconnecting(&self) {
+    /// Lets the connection end for good when it ends: for those who are about to stop the supervisor themselves.
+    pub fn stop_reconnecting(&self) {
         self.shared.ending.store(true, Ordering::Relaxed);
     }
 

@@ -114,7 +114,8 @@ async fn users_and_privileges() {
     let (_, log) =
         bed.run_with(&sandbox, "dropped", show, |c| c.security.capabilities.drop = vec!["ALL".into()]).await;
     assert!(log.contains("CapEff:0000000000000000\nCapBnd:0000000000000000"), "{log}");
-    let script = "unshare -U true 2>&1; mkdir /m; mount -t tmpfs x /m 2>&1; hostname other 2>&1; chmod 600 /etc/group && echo works";
+    let script = "unshare -U true 2>&1; mkdir /m; mount -t tmpfs x /m 2>&1; hostname other 2>&1; \
+                  chmod 600 /etc/group && echo works";
     let (_, log) = bed
         .run_with(&sandbox, "seccomp", script, |c| c.security.capabilities.add = vec!["NET_ADMIN".into()])
         .await;
@@ -148,7 +149,8 @@ async fn root_mounts_and_devices() {
     std::fs::create_dir_all(host.join("sub")).unwrap();
     std::fs::write(host.join("file"), "content").unwrap();
     let script = "touch /x 2>&1; echo made > /data/sub/new; cat /data/file; echo; touch /ro/y 2>&1; cat /etc/config; \
-                  echo; cat /proc/version | wc -c; sh -c 'echo 1 > /proc/sys/kernel/domainname' 2>&1; ls /dev | tr '\\n' ' '; pwd; \
+                  echo; cat /proc/version | wc -c; sh -c 'echo 1 > /proc/sys/kernel/domainname' 2>&1; \
+                  ls /dev | tr '\\n' ' '; pwd; \
                   cat /etc/hostname; head -c 2 /dev/zero | wc -c; cat /proc/mounts | grep -c mounts-of-host";
     let mount = |container: &str, host: std::path::PathBuf, readonly| Mount {
         container_path: container.into(),

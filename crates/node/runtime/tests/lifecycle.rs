@@ -45,7 +45,8 @@ async fn pod_namespaces() {
         text(&bed.exec(&b, "cat /dev/shm/x; cat /etc/resolv.conf").await),
         "shared\nnameserver 10.0.0.10\n"
     );
-    let sysctl = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ip addr show lo | grep -c UP; ps -o comm | grep -c '^sleep$'";
+    let sysctl = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ip addr show lo | grep -c UP; \
+                  ps -o comm | grep -c '^sleep$'";
     assert_eq!(text(&bed.exec(&a, sysctl).await), "80\n1\n1\n");
     let again = bed.sandbox_with("pod", |_| {}).await;
     assert_eq!(again, sandbox, "a ready sandbox of the same identity is answered again");

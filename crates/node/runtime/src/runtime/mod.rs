@@ -120,7 +120,11 @@ impl EmbeddedRuntime {
     ) -> Result<Self, CriError> {
         let state = StateDir::new(&client.options().state_dir);
         let cgroups = Cgroups::detect(&client.options().cgroup_root)?;
-        let table = Mutex::new(load(&state)?);
+        let (table, half_made) = load(&state)?;
+        for id in &half_made {
+            rootfs.release(id).await?;
+        }
+        let table = Mutex::new(table);
         let shared = Arc::new(Shared { table, events: broadcast::channel(EVENTS).0 });
         let sink = Arc::clone(&shared);
         let inner = Inner { config, client, state, cgroups, rootfs, network, shared };
@@ -165,10 +169,11 @@ impl EmbeddedRuntime {
     }
 }
 
-/// Reads the records of an earlier agent.
-fn load(state: &StateDir) -> Result<Table, CriError> {
+/// Reads the records of an earlier agent, and names the containers that it left half-made.
+fn load(state: &StateDir) -> Result<(Table, Vec<String>), CriError> {
     let fail = |what: &'static str| move |error| CriError::failed(what, error);
     let mut table = Table::default();
+    let mut half_made = Vec::new();
     let boot_id = boot_id();
     for directory in [state.sandboxes(), state.containers()] {
         std::fs::create_dir_all(&directory).map_err(fail("make state directory"))?;
@@ -193,10 +198,11 @@ fn load(state: &StateDir) -> Result<Table, CriError> {
             Err(error) => {
                 tracing::info!(path = %entry.path().display(), %error, "removing half-made container");
                 crate::paths::remove_tree(&entry.path()).map_err(fail("remove half-made container"))?;
+                half_made.extend(entry.file_name().into_string());
             }
         }
     }
-    Ok(table)
+    Ok((table, half_made))
 }
 
 /// Whether the network namespace is still mounted where it was held.

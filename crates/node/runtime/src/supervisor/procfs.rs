@@ -27,6 +27,7 @@ pub fn boot_id() -> String {
 /// Whether something is mounted at exactly this path.
 pub fn is_mount_point(path: &std::path::Path) -> bool {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Ok(path) = path.canonicalize() else { return false };
     let wanted = path.to_string_lossy();
-    text.lines().any(|line| line.split(' ').nth(4) == Some(&wanted))
+    text.lines().any(|line| line.split(' ').nth(4) == Some(&*wanted))
 }

@@ -80,11 +80,11 @@ pub struct Bed {
     pub options: SupervisorOptions,
     image: Arc<Busybox>,
     /// Last: the client, dropped before it, would start the supervisor again.
-    _cleanup: Cleanup,
+    cleanup: Cleanup,
     pub dir: tempfile::TempDir,
 }
 
-pub struct Cleanup(SupervisorOptions);
+pub struct Cleanup(SupervisorOptions, Vec<SupervisorClient>);
 
 /// The example binary `supervisor`, beside the test's own.
 pub fn supervisor_exe() -> PathBuf {
@@ -103,9 +103,10 @@ pub async fn bed() -> Bed {
         exe: supervisor_exe(),
     };
     let image = Arc::new(Busybox::new(dir.path()));
-    let _cleanup = Cleanup(options.clone());
+    let mut cleanup = Cleanup(options.clone(), vec![]);
     let (runtime, client) = connect(&options, &image).await;
-    Bed { runtime, client, options, dir, image, _cleanup }
+    cleanup.1.push(client.clone());
+    Bed { runtime, client, options, dir, image, cleanup }
 }
 
 async fn connect(options: &SupervisorOptions, image: &Arc<Busybox>) -> (EmbeddedRuntime, SupervisorClient) {
@@ -235,8 +236,11 @@ impl Bed {
     /// Another agent on the same state, after this one is gone.
     pub async fn reconnect(self) -> Bed {
         let mut bed = self;
+        // The earlier agent is gone; its connection must not outlive it here either.
+        bed.cleanup.1.iter().for_each(SupervisorClient::stop_reconnecting);
         let (runtime, client) = connect(&bed.options, &bed.image).await;
         bed.runtime = runtime;
+        bed.cleanup.1 = vec![client.clone()];
         bed.client = client;
         bed
     }
@@ -244,6 +248,7 @@ impl Bed {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
+        self.1.iter().for_each(SupervisorClient::stop_reconnecting);
         // Whatever a failed test left: processes by their groups, then mounts, then groups.
         let root = self.0.cgroup_root.clone();
         let hierarchies: Vec<PathBuf> = std::fs::read_dir("/sys/fs/cgroup")
