@@ -4,7 +4,7 @@ use serde_json::Value;
 use xebec_registry::{ObjectReader, SubresourceName};
 use xebec_types::{GroupResource, GroupVersionKind, Status};
 
-use crate::{DefaultTolerationSeconds, NamespaceLifecycle, Priority, ServiceAccount};
+use crate::{DefaultTolerationSeconds, NamespaceLifecycle, Priority, ServiceAccount, TaintNodesByCondition};
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,7 @@ impl Chain {
         Self::new(vec![
             Box::new(NamespaceLifecycle),
             Box::new(ServiceAccount),
+            Box::new(TaintNodesByCondition),
             Box::new(Priority),
             Box::new(DefaultTolerationSeconds),
         ])

@@ -5,6 +5,7 @@
 
 mod chain;
 mod namespace_lifecycle;
+mod node_taint;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -14,6 +15,7 @@ mod fake;
 
 pub use chain::{Attributes, Chain, Operation, Plugin, Warnings};
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_taint::TaintNodesByCondition;
 pub use priority::Priority;
 pub use service_account::ServiceAccount;
 pub use tolerations::DefaultTolerationSeconds;

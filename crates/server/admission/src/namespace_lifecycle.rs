@@ -1,4 +1,5 @@
-//! `NamespaceLifecycle`: nothing is created in a namespace that does not exist or is going away, and some namespaces stay.
+//! `NamespaceLifecycle`: nothing is created in a namespace that does not exist or is going away, and some namespaces
+//! stay.
 
 use serde_json::Value;
 use xebec_types::{Cause, GroupResource, Status, object};
@@ -94,7 +95,8 @@ mod tests {
         };
         assert!(create("a").is_ok());
         assert_eq!(create("nope").unwrap_err(), (404, "namespaces \"nope\" not found".into()));
-        let text = "pods \"p\" is forbidden: unable to create new content in namespace z because it is being terminated";
+        let text = "pods \"p\" is forbidden: unable to create new content in namespace z \
+                    because it is being terminated";
         assert_eq!(create("z").unwrap_err(), (403, text.into()));
         let update = request(&objects, Operation::Update, "pods", "z", "p", |r| {
             NamespaceLifecycle.admit(r, &mut json!({}))

@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_missing_account_is_named() {
-        let text = "pods \"p\" is forbidden: error looking up service account a/ghost: serviceaccount \"ghost\" not found";
+        let text = "pods \"p\" is forbidden: error looking up service account a/ghost: serviceaccount \"ghost\" \
+                    not found";
         let result = admitted(&Objects::default(), json!({"serviceAccountName": "ghost"}));
         assert_eq!(result.unwrap_err(), text);
         assert!(

@@ -11,9 +11,10 @@ use xebec_types::names;
 /// What is wrong, so far.
 pub(crate) type Errors = Vec<FieldError>;
 
-/// Decodes an object into its typed form. Objects have passed their schema by then, so a failure names the whole object.
+/// Decodes an object into its typed form. Objects have passed their schema by then, so a failure names the whole
+/// object.
 pub(crate) fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, Errors> {
-    serde_json::from_value(object.clone())
+    T::deserialize(object)
         .map_err(|e| vec![error::invalid(&Path::root(), Value::Null, format!("cannot be decoded: {e}"))])
 }
 

@@ -214,8 +214,8 @@ impl Resource {
         self.scope == Scope::Namespaced
     }
 
-    /// Prefix of all keys of this resource in the store, with a slash at the end. Core and built-in groups use upstream's layout
-    /// (`/registry/pods/`, `/registry/deployments/`, `/registry/services/specs/`), custom resources
+    /// Prefix of all keys of this resource in the store, with a slash at the end. Core and built-in groups use
+    /// upstream's layout (`/registry/pods/`, `/registry/deployments/`, `/registry/services/specs/`), custom resources
     /// `/registry/<group>/<plural>/`.
     pub fn key_prefix(&self) -> String {
         self.strategy.key_prefix().map_or_else(

@@ -74,8 +74,8 @@ pub type Cells = Vec<Value>;
 ///
 /// The order of a write: decode, defaults (by type, see `xebec_schema`), [`Strategy::prepare_create`] or
 /// [`Strategy::prepare_update`], mutating admission with defaults again, [`Strategy::allocate`], validation,
-/// validating admission, store. The server itself fills and protects `metadata`, keeps status and main writes apart, and
-/// raises `metadata.generation` when anything but metadata and status changed, if [`Strategy::has_generation`].
+/// validating admission, store. The server itself fills and protects `metadata`, keeps status and main writes apart,
+/// and raises `metadata.generation` when anything but metadata and status changed, if [`Strategy::has_generation`].
 pub trait Strategy: Send + Sync + 'static {
     /// Store prefix below `/registry/` when it differs from the plural name, as in `services/specs`.
     fn key_prefix(&self) -> Option<&'static str> {
@@ -128,7 +128,7 @@ pub trait Strategy: Send + Sync + 'static {
         Warnings::new()
     }
 
-    /// Whether PUT and apply may create the object (`Lease`, `Event`, custom resources: no; upstream allows it for a few).
+    /// Whether PUT may create the object; upstream allows it for a few kinds, such as `Lease` and `Event`.
     fn create_on_update(&self) -> bool {
         false
     }

@@ -75,6 +75,10 @@ impl Strategy for CrdStrategy {
         errors
     }
 
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
     fn has_generation(&self) -> bool {
         true
     }

@@ -140,7 +140,8 @@ struct CustomStrategy {
     status: bool,
 }
 
-/// Field names for as long as the process lives. Definitions name few fields, and the same ones again when they change.
+/// Field names for as long as the process lives. Definitions name few fields, and the same ones again when they
+/// change.
 fn interned(fields: BTreeSet<String>) -> &'static [&'static str] {
     static KNOWN: Mutex<Vec<&'static [&'static str]>> = Mutex::new(Vec::new());
     if fields.is_empty() {

@@ -73,12 +73,17 @@ impl Step {
                 .iter()
                 .filter(|item| match item.get(field) {
                     Some(Value::String(text)) => text == wanted,
-                    Some(other) => other.to_string() == *wanted,
+                    Some(other) => scalar(other).is_some_and(|text| text == *wanted),
                     None => false,
                 })
                 .collect(),
         }
     }
+}
+
+/// A number or boolean as text.
+fn scalar(value: &Value) -> Option<String> {
+    (value.is_number() || value.is_boolean()).then(|| value.to_string())
 }
 
 /// A field name with backslash escapes, and what follows it.

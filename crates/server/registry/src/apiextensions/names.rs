@@ -1,5 +1,5 @@
-//! Which names a definition may have: not those of another in its group. The server decides at once, where upstream has a
-//! controller for it.
+//! Which names a definition may have: not those of another in its group. The server decides at once, where upstream
+//! has a controller for it.
 
 use std::collections::BTreeSet;
 

@@ -54,16 +54,20 @@ pub(crate) fn selector_and_template(
     let path = Path::new("spec");
     let before = errors.len();
     check::label_selector(selector, &path.child("selector"), errors);
-    if check::selects_everything(selector) {
+    let missing = spec.get("selector").is_none();
+    if missing {
+        errors.push(error::required(&path.child("selector"), ""));
+    } else if check::selects_everything(selector) {
         let why = format!("empty selector is invalid for {kind}");
         errors.push(error::invalid(&path.child("selector"), shown(selector), why));
     }
     let template_path = path.child("template");
     let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    if errors.len() == before
-        && let Ok(matcher) = xebec_types::LabelSelector::from_structured(selector)
-        && !matcher.matches_map(&labels)
-    {
+    let matcher = match missing {
+        true => Ok(xebec_types::LabelSelector::nothing()),
+        false => xebec_types::LabelSelector::from_structured(selector),
+    };
+    if (missing || errors.len() == before) && matcher.is_ok_and(|matcher| !matcher.matches_map(&labels)) {
         let why = "`selector` does not match template `labels`";
         errors.push(error::invalid(&template_path.child("metadata").child("labels"), shown(&labels), why));
     }

@@ -31,16 +31,22 @@ fn port(port: &mut Map<String, Value>) {
     zero(port, "protocol", "TCP");
 }
 
+/// Ports of a subset, and its addresses by IP and target, each with whether it is ready.
+#[derive(Default)]
+struct Group {
+    ports: Vec<Value>,
+    addresses: BTreeMap<String, (bool, Value)>,
+}
+
 /// Brings subsets into their canonical form: subsets with equal ports are one, addresses and ports are sorted, and an
 /// address that is ready somewhere is not listed as not ready beside it.
 pub(crate) fn repack(subsets: &[Value]) -> Vec<Value> {
-    // Ports (as sorted text) to ports and addresses by readiness.
-    let mut groups: BTreeMap<String, (Vec<Value>, BTreeMap<String, (bool, Value)>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for subset in subsets {
         let mut ports = list_at(subset, "ports").to_vec();
         ports.sort_by_key(|p| (int_at(p, "port"), p.to_string()));
         let key = Value::from(ports.clone()).to_string();
-        let group = &mut groups.entry(key).or_insert_with(|| (ports, BTreeMap::new())).1;
+        let group = &mut groups.entry(key).or_insert_with(|| Group { ports, ..Group::default() }).addresses;
         for (list, ready) in [("notReadyAddresses", false), ("addresses", true)] {
             for address in list_at(subset, list) {
                 let uid = object::str_at(address, "targetRef.uid");
@@ -54,8 +60,8 @@ pub(crate) fn repack(subsets: &[Value]) -> Vec<Value> {
     }
     groups
         .into_values()
-        .filter(|(_, addresses)| !addresses.is_empty())
-        .map(|(ports, addresses)| {
+        .filter(|group| !group.addresses.is_empty())
+        .map(|Group { ports, addresses }| {
             let mut subset = json!({});
             let list = |ready: bool| -> Vec<Value> {
                 addresses.values().filter(|(r, _)| *r == ready).map(|(_, a)| a.clone()).collect()

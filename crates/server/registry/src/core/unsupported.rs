@@ -5,12 +5,28 @@
 use serde_json::Value;
 use xebec_schema::{FieldError, Path, error};
 
+/// The one value that is refused.
+#[derive(Clone, Copy)]
+enum Only {
+    False,
+    Text(&'static str),
+}
+
+impl Only {
+    fn is(self, value: &Value) -> bool {
+        match self {
+            Self::False => *value == Value::Bool(false),
+            Self::Text(text) => value.as_str() == Some(text),
+        }
+    }
+}
+
 /// A field of a pod's spec that is refused, and what to do instead.
 struct Rule {
     /// Where: field names joined by dots, `*` for every item of a list.
     at: &'static str,
     /// Refused only with this value; any value when `None`.
-    only: Option<&'static str>,
+    only: Option<Only>,
     /// Why, and the remedy.
     why: &'static str,
 }
@@ -68,10 +84,10 @@ const RULES: &[Rule] = &[
     rule("hostnameOverride", "is not supported yet: use hostname and subdomain"),
     Rule {
         at: "hostUsers",
-        only: Some("false"),
+        only: Some(Only::False),
         why: "is not supported yet: pods share the host's user namespace; remove the field or set it to true",
     },
-    Rule { at: "os.name", only: Some("\"windows\""), why: NO_WINDOWS },
+    Rule { at: "os.name", only: Some(Only::Text("windows")), why: NO_WINDOWS },
     rule("securityContext.windowsOptions", NO_WINDOWS),
     rule("containers.*.securityContext.windowsOptions", NO_WINDOWS),
     rule("initContainers.*.securityContext.windowsOptions", NO_WINDOWS),
@@ -109,7 +125,7 @@ fn visit(value: &Value, segments: &[&str], path: Path, rule: &Rule, errors: &mut
     match segments {
         [] => {
             let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-            if !empty && rule.only.is_none_or(|only| value.to_string() == only) {
+            if !empty && rule.only.is_none_or(|only| only.is(value)) {
                 errors.push(error::forbidden(&path, rule.why));
             }
         }

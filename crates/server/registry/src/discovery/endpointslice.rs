@@ -112,10 +112,6 @@ impl Strategy for EndpointSliceStrategy {
         true
     }
 
-    fn create_on_update(&self) -> bool {
-        true
-    }
-
     fn cells(&self, _version: &str, object: &Value, now: Timestamp) -> Cells {
         let port = |p: &Value| match p.get("port").and_then(Value::as_i64) {
             Some(number) => number.to_string(),

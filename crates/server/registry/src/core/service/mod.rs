@@ -248,6 +248,10 @@ impl Strategy for ServiceStrategy {
         if cx.subresource == SubresourceName::Status { Vec::new() } else { validate::update(new, old) }
     }
 
+    fn create_on_update(&self) -> bool {
+        true
+    }
+
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["spec.clusterIP", "spec.type"]
     }
