@@ -7,7 +7,6 @@
 
 mod deployment;
 mod endpoints;
-mod events;
 mod expectations;
 mod gc;
 mod informers;
@@ -26,9 +25,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xebec_reconcile::{Queue, Reconciler};
 
-pub use events::Recorder;
 pub use informers::Informers;
 pub use node::{CidrError, ClusterCidr};
+pub use xebec_reconcile::Recorder;
 
 /// What the controllers need to know of the cluster.
 #[derive(Debug, Clone)]

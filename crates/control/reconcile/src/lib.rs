@@ -13,8 +13,10 @@ mod informer;
 mod key;
 mod queue;
 mod reconciler;
+mod recorder;
 
 pub use informer::{Change, Informer};
 pub use key::Key;
 pub use queue::Queue;
 pub use reconciler::{Reconciler, Requeue, run};
+pub use recorder::Recorder;

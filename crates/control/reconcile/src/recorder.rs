@@ -1,4 +1,4 @@
-//! Events that controllers leave on objects.
+//! Events that components leave on objects.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
