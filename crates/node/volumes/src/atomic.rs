@@ -114,7 +114,8 @@ fn write_files(root: &Path, payload: &Payload, owner: Ownership) -> Result<(), V
         if owner.fs_group.is_some() {
             std::os::unix::fs::chown(&dir, None, owner.fs_group).map_err(VolumeError::io("chown", &dir))?;
         }
-        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).map_err(VolumeError::io("chmod", &dir))?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode))
+            .map_err(VolumeError::io("chmod", &dir))?;
     }
     Ok(())
 }

@@ -103,7 +103,9 @@ pub fn resource_field(
     let (list, name, is_limit) = match selector.resource.split_once('.') {
         Some(("limits", name)) => (resources.limits, name, true),
         Some(("requests", name)) => (resources.requests, name, false),
-        _ => return Err(VolumeError::Field(format!("unsupported container resource: {}", selector.resource))),
+        _ => {
+            return Err(VolumeError::Field(format!("unsupported container resource: {}", selector.resource)));
+        }
     };
     let set = list.as_ref().and_then(|l| l.get(name)).and_then(|q| q.0.parse::<Quantity>().ok());
     let quantity = match (set, is_limit, name) {

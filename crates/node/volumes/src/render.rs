@@ -1,12 +1,10 @@
 //! From volume source and referenced objects to files: pure functions.
 
-use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret};
 
+use crate::VolumeError;
 use crate::atomic::{File, Payload, check_path};
 use crate::fields::{Allocatable, pod_field, resource_field};
-use crate::VolumeError;
 
 /// Mode of files when the volume names none.
 pub const DEFAULT_MODE: i32 = 0o644;
@@ -82,11 +80,7 @@ pub fn secret(
 }
 
 fn absent(kind: &'static str, name: &str, optional: bool) -> Result<Payload, VolumeError> {
-    if optional {
-        Ok(Payload::new())
-    } else {
-        Err(VolumeError::NotFound { kind, name: name.to_owned() })
-    }
+    if optional { Ok(Payload::new()) } else { Err(VolumeError::NotFound { kind, name: name.to_owned() }) }
 }
 
 /// Files of the downward API.
@@ -104,13 +98,11 @@ pub fn downward(
         } else if let Some(selector) = &item.resource_field_ref {
             let wanted = selector.container_name.as_deref().unwrap_or_default();
             let spec = pod.spec.as_ref();
-            let all = spec.into_iter().flat_map(|s| {
-                s.containers.iter().chain(s.init_containers.iter().flatten())
-            });
+            let all =
+                spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
             let mut named = all.filter(|c| c.name == wanted);
-            let container = named
-                .next()
-                .ok_or_else(|| VolumeError::Field(format!("container {wanted} not found")))?;
+            let container =
+                named.next().ok_or_else(|| VolumeError::Field(format!("container {wanted} not found")))?;
             resource_field(container, selector, node)?
         } else {
             String::new()
