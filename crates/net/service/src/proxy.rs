@@ -236,9 +236,9 @@ fn carry_out(dataplane: &Dataplane, work: Work) -> Result<(), DataplaneError> {
 }
 
 enum Change {
-    Service(Event<Service>),
-    Slice(Event<EndpointSlice>),
-    Node(Event<Node>),
+    Service(Box<Event<Service>>),
+    Slice(Box<Event<EndpointSlice>>),
+    Node(Box<Event<Node>>),
 }
 
 fn events(client: Client, node_name: &str) -> impl Stream<Item = Change> + use<> {
@@ -250,9 +250,23 @@ fn events(client: Client, node_name: &str) -> impl Stream<Item = Change> + use<>
     let slices = watcher(Api::<EndpointSlice>::all(client.clone()), slices).default_backoff();
     let nodes = watcher(Api::<Node>::all(client), own).default_backoff();
     let mut all = stream::SelectAll::new();
-    all.push(services.filter_map(async |event| logged("services", event).map(Change::Service)).boxed());
-    all.push(slices.filter_map(async |event| logged("endpointslices", event).map(Change::Slice)).boxed());
-    all.push(nodes.filter_map(async |event| logged("nodes", event).map(Change::Node)).boxed());
+    all.push(
+        services
+            .filter_map(async |event| logged("services", event).map(|event| Change::Service(Box::new(event))))
+            .boxed(),
+    );
+    all.push(
+        slices
+            .filter_map(async |event| {
+                logged("endpointslices", event).map(|event| Change::Slice(Box::new(event)))
+            })
+            .boxed(),
+    );
+    all.push(
+        nodes
+            .filter_map(async |event| logged("nodes", event).map(|event| Change::Node(Box::new(event))))
+            .boxed(),
+    );
     all
 }
 
@@ -279,15 +293,15 @@ impl View {
     fn take(&mut self, change: Change) {
         match change {
             Change::Service(event) => {
-                let changed = self.services.take(event, ServiceInfo::parse);
+                let changed = self.services.take(*event, ServiceInfo::parse);
                 self.dirty.extend(changed.into_iter().map(|(name, _)| name));
             }
             Change::Slice(event) => {
-                for (name, old) in self.slices.take(event, SliceInfo::parse) {
+                for (name, old) in self.slices.take(*event, SliceInfo::parse) {
                     self.slice_changed(&name, old);
                 }
             }
-            Change::Node(event) => self.take_node(event),
+            Change::Node(event) => self.take_node(*event),
         }
     }
 

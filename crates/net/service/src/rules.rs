@@ -227,7 +227,6 @@ fn service_rules(layout: Layout, config: &RuleConfig) -> Vec<Vec<Expr>> {
         let mut exprs = layout.load_front(node_port).to_vec();
         let class = layout.endpoint();
         exprs.push(Expr::MapValue { set: SetId::Services.name(layout.ipv4), key: layout.front(), to: class });
-        exprs.push(listable(class, [&[0xff; 11][..], &[0x7f]].concat()));
         exprs.push(Expr::MapVerdict { set: SetId::Class.name(layout.ipv4), key: class });
         exprs
     };
@@ -294,24 +293,6 @@ fn change_mark(mark: u32, set: bool) -> [Expr; 3] {
         Expr::Bitwise { from: Reg(0), to: Reg(0), mask, xor },
         Expr::SetMark(Reg(0)),
     ]
-}
-
-/// Keeps the bits in use of a value that is looked up next. It changes nothing: but `nft` before 1.0.7 takes values
-/// from maps for zero bits long and aborts when it lists a rule that looks one up as it is.
-fn listable(reg: Reg, mask: Vec<u8>) -> Expr {
-    let xor = vec![0; mask.len()];
-    Expr::Bitwise { from: reg, to: reg, mask, xor }
-}
-
-/// The same for an endpoint. An IPv6 one is longer than a mask may be, and an address has no bits to spare: flip some
-/// and flip them back.
-fn listable_endpoint(layout: Layout) -> Vec<Expr> {
-    let reg = layout.endpoint();
-    if layout.ipv4 {
-        return vec![listable(reg, vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0])];
-    }
-    let xor = [&[1][..], &[0; 15]].concat();
-    vec![Expr::Bitwise { from: reg, to: reg, mask: vec![0xff; 16], xor }; 2]
 }
 
 /// Adds the chain of a class with its rules.
@@ -389,7 +370,6 @@ fn affinity_rules(layout: Layout, class: &Class, count: u16, offset: u32) -> Vec
         Expr::Remember { set: map.clone(), key: layout.source(), data: Some(layout.endpoint()), timeout };
     let mut known = load.clone();
     known.push(Expr::MapValue { set: map.clone(), key: layout.source(), to: layout.endpoint() });
-    known.extend(listable_endpoint(layout));
     known.push(Expr::InSet { set: SetId::Live.name(layout.ipv4), key: layout.front(), not: false });
     known.push(remember.clone());
     known.push(layout.dnat());

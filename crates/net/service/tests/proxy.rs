@@ -46,7 +46,8 @@ impl FakeApi {
             self.watches.lock().unwrap().insert(kind, sender);
         } else {
             let items = self.lists.lock().unwrap().get(&kind).cloned().unwrap_or_default();
-            let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
+            let metadata = json!({"resourceVersion": "1"});
+            let list = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
             sender.send(list).unwrap();
         }
         http::Response::new(Lines(receiver))
