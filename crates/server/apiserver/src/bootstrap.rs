@@ -62,6 +62,10 @@ pub(crate) async fn run(
     if let Some(address) = service {
         let (service, endpoints, slice) = kubernetes_service(address, advertise);
         ensure_all(api, "", "services", vec![service]).await?;
+        if advertise.ip().is_loopback() {
+            tracing::warn!(%advertise, "pods cannot reach the server at a loopback address; the kubernetes Service has no endpoints");
+            return Ok(());
+        }
         ensure_all(api, "", "endpoints", vec![endpoints]).await?;
         ensure_all(api, "discovery.k8s.io", "endpointslices", vec![slice]).await?;
     }

@@ -318,7 +318,8 @@ impl Watcher {
 fn first_bookmark(now: Instant, end: Instant) -> Instant {
     let last = end.checked_sub(LAST_BOOKMARK).unwrap_or(now);
     let jittered = BOOKMARK.mul_f64(rand::random_range(0.75..1.0));
-    if now < last { (now + jittered).min(last) } else { end }
+    // Past the end is never.
+    if now < last { (now + jittered).min(last) } else { end + BOOKMARK }
 }
 
 fn object_line(kind: Type, object: &[u8]) -> Bytes {

@@ -50,7 +50,7 @@ impl TestServer {
         let issuer = "https://kubernetes.default.svc.cluster.local";
         let config = Config {
             resources: xebec_registry::builtin(&RegistryConfig::default()),
-            defaults: Arc::new(xebec_registry::defaults::type_defaults()),
+            defaults: Arc::new(xebec_registry::type_defaults()),
             transformer: Arc::new(Plain),
             admission: Chain::standard(),
             tokens: TokenConfig {
@@ -59,7 +59,7 @@ impl TestServer {
                 signing_key: pki.signing_key(),
                 keys: pki.token_keys(),
             },
-            advertise: "127.0.0.1:6443".parse().unwrap(),
+            advertise: "192.0.2.10:6443".parse().unwrap(),
             service_address: Some("10.96.0.1".parse().unwrap()),
             kubelets: None,
         };
