@@ -62,7 +62,9 @@ impl Api {
             if let Some(Value::Object(more)) = &annotations {
                 let metadata = object::metadata_mut(&mut pod);
                 let known = metadata.entry("annotations").or_insert_with(|| json!({}));
-                known.as_object_mut().map(|known| known.extend(more.clone()));
+                if let Some(known) = known.as_object_mut() {
+                    known.extend(more.clone());
+                }
             }
             set_condition(&mut pod, "PodScheduled", "True", &now);
             Ok((pod, Vec::new()))

@@ -382,6 +382,8 @@ fn keep_apart(target: &Target, subresource: SubresourceName, new: &mut Value, ol
             }
             *new = kept;
         }
+        // The scheduler's binding sets a condition, too.
+        SubresourceName::Other("binding") => {}
         _ => match (old.get("status"), new.as_object_mut()) {
             (Some(status), Some(new)) => {
                 new.insert("status".into(), status.clone());

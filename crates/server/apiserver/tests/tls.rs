@@ -9,7 +9,8 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use xebec_auth::pki::{Request, ServingCertificate, server_config};
+use xebec_auth::pki::Request;
+use xebec_auth::pki::tls::{ServingCertificate, server_config};
 
 async fn serve(server: &TestServer) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -24,28 +25,26 @@ async fn serve(server: &TestServer) -> std::net::SocketAddr {
 }
 
 async fn client(server: &TestServer, address: std::net::SocketAddr, user: Option<&Request>) -> Client {
-    let mut config = Config::new(format!("https://{address}").parse().unwrap());
-    let pem: Vec<u8> = server.pki.ca_pem().into();
-    config.root_cert = Some(
-        rustls::pki_types::pem::PemObject::pem_slice_iter(&pem)
-            .map(|der: Result<rustls::pki_types::CertificateDer<'_>, _>| der.unwrap().to_vec())
-            .collect(),
-    );
+    use base64::Engine as _;
+    let data = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let mut credentials = serde_json::json!({});
     if let Some(user) = user {
         let identity = server.pki.identity(user, jiff::Timestamp::now()).unwrap();
-        config.auth_info.client_certificate_data = Some(encoded(&identity.certificate_pem));
-        config.auth_info.client_key_data = Some(secret(&identity.key_pem));
+        credentials = serde_json::json!({
+            "client-certificate-data": data(&identity.certificate_pem),
+            "client-key-data": data(&identity.key_pem),
+        });
     }
-    Client::try_from(config).unwrap()
-}
-
-fn encoded(text: &str) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(text)
-}
-
-fn secret(text: &str) -> kube::config::SecretString {
-    serde_json::from_value(serde_json::Value::String(encoded(text))).unwrap()
+    let kubeconfig = serde_json::json!({
+        "clusters": [{"name": "c", "cluster": {
+            "server": format!("https://{address}"), "certificate-authority-data": data(server.pki.ca_pem())}}],
+        "users": [{"name": "u", "user": credentials}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    });
+    let kubeconfig = serde_json::from_value(kubeconfig).unwrap();
+    let options = kube::config::KubeConfigOptions::default();
+    Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap()).unwrap()
 }
 
 #[tokio::test]

@@ -163,9 +163,6 @@ impl ResourceCache {
     /// At most `max` events after `position`.
     pub fn next(&self, position: u64, max: usize) -> Next {
         let state = self.read();
-        if state.closed {
-            return Next::Closed;
-        }
         if position < state.floor {
             return Next::Expired(state.floor);
         }
@@ -173,6 +170,7 @@ impl ResourceCache {
         let events: Vec<_> = state.ring.range(start..).take(max).cloned().collect();
         match events.last().map(|event| event.revision) {
             Some(last) => Next::Events(events, last),
+            None if state.closed => Next::Closed,
             None => Next::Wait,
         }
     }
