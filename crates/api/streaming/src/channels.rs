@@ -162,7 +162,11 @@ async fn write_messages<T: Io>(
             piece = queue.recv() => piece,
             _ = closing.wait_for(|c| *c) => queue.try_recv().ok(),
         };
-        let Some(piece) = piece else { return sink.close().await };
+        let Some(piece) = piece else {
+            // kubectl takes any other end than this code for a failure.
+            sink.send(Message::Close(Some(crate::tunnel::normal_closure()))).await?;
+            return sink.close().await;
+        };
         let Some(message) = encode(protocol, &piece) else { continue };
         sink.feed(message).await?;
         while let Ok(piece) = queue.try_recv() {

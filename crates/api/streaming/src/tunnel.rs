@@ -8,6 +8,8 @@ use bytes::Bytes;
 use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -24,6 +26,11 @@ pub(crate) async fn websocket<T: Io>(io: T, role: Role) -> WebSocketStream<T> {
     WebSocketStream::from_raw_socket(io, role, Some(config)).await
 }
 
+/// The good end of a connection (RFC 6455, section 7.4.1).
+pub(crate) fn normal_closure() -> CloseFrame {
+    CloseFrame { code: CloseCode::Normal, reason: "".into() }
+}
+
 pub(crate) fn io_error(error: Error) -> io::Error {
     match error {
         Error::Io(error) => error,
@@ -36,11 +43,12 @@ pub(crate) fn io_error(error: Error) -> io::Error {
 pub(crate) struct Tunnel<T> {
     ws: WebSocketStream<T>,
     current: Bytes,
+    said_goodbye: bool,
 }
 
 impl<T: Io> Tunnel<T> {
     pub(crate) async fn new(io: T, role: Role) -> Self {
-        Self { ws: websocket(io, role).await, current: Bytes::new() }
+        Self { ws: websocket(io, role).await, current: Bytes::new(), said_goodbye: false }
     }
 }
 
@@ -86,6 +94,11 @@ impl<T: Io> AsyncWrite for Tunnel<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.said_goodbye && ready!(Pin::new(&mut self.ws).poll_ready(cx)).is_ok() {
+            // An error means that the other side was faster, which closing finds out as well.
+            let _ = Pin::new(&mut self.ws).start_send(Message::Close(Some(normal_closure())));
+        }
+        self.said_goodbye = true;
         match ready!(Pin::new(&mut self.ws).poll_close(cx)) {
             // The other side was faster.
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => Poll::Ready(Ok(())),

@@ -193,3 +193,20 @@ async fn damage_is_noticed() {
     assert_eq!(std::fs::read_dir(dir.path().join("store/layers")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn the_toolbox_is_imported_and_pinned() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let options = ImportOptions { pinned: true, tags: vec![] };
+    let archive = std::io::Cursor::new(xebec_toolbox::image_archive());
+    let images = store.import_reader(archive, &options).await.unwrap();
+    assert_eq!(images.len(), 1, "both tags are one image");
+    let image = store.get("xebec/toolbox").unwrap();
+    assert!(image.pinned && image.repo_tags.len() == 2, "{:?}", image.repo_tags);
+    assert_eq!(image.config.entrypoint, ["/toolbox"]);
+    let rootfs = store.rootfs(&image.id).unwrap();
+    assert_eq!(std::fs::read(rootfs.lowerdirs[0].join("toolbox")).unwrap(), xebec_toolbox::PROGRAM);
+    assert_eq!(std::fs::read_link(rootfs.lowerdirs[0].join("bin/sh")).unwrap(), Path::new("/toolbox"));
+    assert_eq!(std::fs::metadata(rootfs.lowerdirs[0].join("tmp")).unwrap().mode() & 0o7777, 0o1777);
+}

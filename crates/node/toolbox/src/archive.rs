@@ -103,6 +103,9 @@ fn append(
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_size(content.len() as u64);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     let result = match link {
         Some(target) => out.append_link(&mut header, path, target),
         None => out.append_data(&mut header, path, content),
