@@ -43,7 +43,8 @@ const HELP: &str = "usage: toolbox [APPLET [ARGUMENTS]]
   client http URL | tcp HOST:PORT [TEXT] | udp HOST:PORT [TEXT]
   get URL                                         the body of an HTTP answer
   lookup [--tcp] [--server ADDRESS] NAME [A|AAAA|SRV|CNAME|PTR|TXT]
-  ip [addr|route]    sh [-c COMMAND]    pause    sleep SECONDS    echo    cat    env    hostname    ls    id    true    false";
+  ip [addr|route]    sh [-c COMMAND]    pause    sleep SECONDS
+  echo    cat    env    hostname    ls    id    true    false";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
