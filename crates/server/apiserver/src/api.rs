@@ -8,6 +8,7 @@ use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use xebec_auth::UserInfo;
 use xebec_registry::{Context, SubresourceName};
 use xebec_schema::defaults::TypeDefaults;
@@ -64,6 +65,8 @@ pub struct Api {
     pub(crate) kubelets: Option<KubeletDialer>,
     /// Up to which revision CustomResourceDefinitions have become resources.
     pub(crate) definitions: watch::Sender<u64>,
+    /// Ends all watches when the server stops.
+    pub(crate) stopping: CancellationToken,
 }
 
 impl Api {

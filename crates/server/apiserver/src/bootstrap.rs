@@ -63,7 +63,7 @@ pub(crate) async fn run(
         let (service, endpoints, slice) = kubernetes_service(address, advertise);
         ensure_all(api, "", "services", vec![service]).await?;
         if advertise.ip().is_loopback() {
-            tracing::warn!(%advertise, "pods cannot reach the server at a loopback address; the kubernetes Service has no endpoints");
+            tracing::warn!(%advertise, "pods cannot reach a loopback address: the kubernetes Service leads nowhere");
             return Ok(());
         }
         ensure_all(api, "", "endpoints", vec![endpoints]).await?;

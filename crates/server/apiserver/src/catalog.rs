@@ -1,4 +1,4 @@
-//! The resources that are served right now: the built-in ones, and those that CustomResourceDefinitions add and remove.
+//! The resources that are served right now: built-in ones, and those that definitions add and remove.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

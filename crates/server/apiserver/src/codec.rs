@@ -1,8 +1,8 @@
 //! Objects as bytes, in a canonical order that lets them be passed on without being parsed.
 //!
-//! A stored object is JSON that begins `{"apiVersion":…,"kind":…,"metadata":{…` and carries no resourceVersion: that is
-//! the store's revision. Serving an object means splicing the revision in as the first member of `metadata`, and serving
-//! it in another version means writing another beginning; the rest is copied.
+//! A stored object is JSON that begins `{"apiVersion":…,"kind":…,"metadata":{…` and has no resourceVersion: that
+//! is the store's revision. Serving an object means splicing the revision in as the first member of `metadata`, and
+//! serving it in another version means writing another beginning; the rest is copied.
 
 use std::borrow::Cow;
 use std::sync::Arc;

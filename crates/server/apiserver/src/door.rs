@@ -17,8 +17,8 @@ use crate::server::Server;
 
 /// A tower service that answers requests in the name of one user; authorization applies as everywhere.
 ///
-/// `kube::Client::new(door, "default")` makes a client of it. Requests that upgrade (exec, attach, port-forward) need a
-/// connection and are refused here.
+/// `kube::Client::new(door, "default")` makes a client of it. Requests that upgrade (exec, attach,
+/// port-forward) need a connection and are refused here.
 #[derive(Clone)]
 pub struct Door {
     server: Arc<Server>,

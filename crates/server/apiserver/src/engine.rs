@@ -123,7 +123,8 @@ fn check_kind(target: &Target, value: &mut Value) -> Result<(), Status> {
             let given_kind = object.get("kind").and_then(Value::as_str).unwrap_or("").to_owned();
             return Err(Status::bad_request(format!(
                 "{given_kind} in version {given_version:?} cannot be handled as a {kind}: the API version in the data \
-                 ({given_version}, Kind={given_kind}) does not match the expected API version ({api_version}, Kind={kind})"
+                 ({given_version}, Kind={given_kind}) does not match the expected API version \
+                 ({api_version}, Kind={kind})"
             )));
         }
     }

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -43,16 +44,18 @@ impl ApiServer {
     ) -> Result<(), ServerError> {
         let acceptor = TlsAcceptor::from(tls);
         let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
         loop {
             let stream = tokio::select! {
                 () = cancel.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
                 accepted = listener.accept() => accepted,
             };
             match stream {
                 Ok((stream, _)) => {
                     let (server, acceptor, watcher) =
                         (self.server().clone(), acceptor.clone(), graceful.watcher());
-                    tokio::spawn(async move { connection(server, acceptor, stream, watcher).await });
+                    connections.spawn(connection(server, acceptor, stream, watcher));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
@@ -61,7 +64,8 @@ impl ApiServer {
             }
         }
         drop(listener);
-        // Watches do not end on their own; they are cut off after the others had their time.
+        self.server().stop();
+        // Streams to pods do not end on their own; they are cut off after the others had their time.
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
         Ok(())
     }

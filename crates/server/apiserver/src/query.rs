@@ -79,6 +79,13 @@ pub fn percent_decode(text: &str, plus: bool) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+const NEEDS_MATCH: &str = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+    resourceVersionMatch to NotOlderThan";
+const NEEDS_BOOKMARKS: &str =
+    "sendInitialEvents: Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true";
+const NEEDS_INITIAL: &str = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
+    sendInitialEvents is provided";
+
 /// How exactly a resourceVersion must be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Match {
@@ -162,18 +169,10 @@ impl ListOptions {
         let matched = self.matching != Match::Unset;
         if watch {
             return match (self.initial_events, matched) {
-                (Some(_), false) => Err(invalid_options(
-                    "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                )),
-                (Some(_), true) if self.matching != Match::NotOlderThan => Err(invalid_options(
-                    "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                )),
-                (Some(_), true) if !self.bookmarks => Err(invalid_options(
-                    "sendInitialEvents: Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true",
-                )),
-                (None, true) => Err(invalid_options(
-                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                )),
+                (Some(_), false) => Err(invalid_options(NEEDS_MATCH)),
+                (Some(_), _) if self.matching != Match::NotOlderThan => Err(invalid_options(NEEDS_MATCH)),
+                (Some(_), _) if !self.bookmarks => Err(invalid_options(NEEDS_BOOKMARKS)),
+                (None, true) => Err(invalid_options(NEEDS_INITIAL)),
                 _ => Ok(()),
             };
         }

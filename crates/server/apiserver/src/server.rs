@@ -151,6 +151,7 @@ impl ApiServer {
             tokens,
             kubelets: config.kubelets,
             definitions: watch::Sender::new(0),
+            stopping: CancellationToken::new(),
         };
         Self::assemble(api, feed, config.advertise, config.service_address)
     }
@@ -198,6 +199,12 @@ impl Server {
         self.advertise.to_string()
     }
 
+    /// Ends watches and says that no more requests should come.
+    pub(crate) fn stop(&self) {
+        self.health.stop();
+        self.api.stopping.cancel();
+    }
+
     /// The two documents with which others check service-account tokens.
     pub(crate) fn oidc(&self, which: &str) -> crate::reply::Reply {
         use xebec_auth::authn::jws;
@@ -240,7 +247,7 @@ impl Tasks {
         };
         let stopping = async {
             cancel.cancelled().await;
-            server.server.health.stop();
+            server.server.stop();
         };
         tokio::pin!(feeding, working);
         tokio::select! {

@@ -75,7 +75,8 @@ impl Api {
         let (wanted, uid) = (object::str_at(reference, "uid"), object::uid(&bound));
         if !wanted.is_empty() && wanted != uid {
             let why = format!(
-                "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+                "the UID in the bound object reference ({wanted}) does not match the UID in record. \
+                 The object might have been deleted and then recreated"
             );
             return Err(Status::conflict(&resource, name, &why));
         }

@@ -1,7 +1,7 @@
 //! The one sequence that every write runs, through whatever verb or subresource it comes.
 //!
-//! decode → default → prepare → mutating admission → default → allocate → validate → validating admission → store with
-//! precondition → wait until the cache has applied it.
+//! decode, default, prepare, mutating admission, default, allocate, validate, validating admission, store with
+//! precondition, wait until the cache has applied it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::api::{Api, Call, cache_status, store_status};
 use crate::cache::Entry;
 use crate::catalog::Target;
 use crate::codec::{self, Encoded};
-use crate::{engine, meta};
+use crate::{engine, meta, rbac};
 
 /// How often a write that loses a race is tried again.
 const MAX_RETRIES: usize = 64;
@@ -130,6 +130,7 @@ impl Api {
         let mut warnings = self.gate.admission.admit(&admitted, &mut object)?;
         self.default(target, &mut object);
         strategy.default(&mut object, None);
+        rbac::check_escalation(&self.gate.rbac, &call.user, resource, &object, None)?;
         let mut errors = meta::validate(resource, &object);
         let allocation = match errors.is_empty() {
             true => strategy
@@ -224,6 +225,7 @@ impl Api {
         if strategy.has_generation() {
             meta::raise_generation(&mut object, old);
         }
+        rbac::check_escalation(&self.gate.rbac, &call.user, resource, &object, Some(old))?;
         let mut errors = meta::validate_update(&object, old);
         let allocation = match (errors.is_empty(), change.subresource) {
             (true, SubresourceName::Main) => strategy

@@ -20,7 +20,8 @@ fn boats() -> Value {
         "group": "example.com", "scope": "Namespaced",
         "names": {"kind": "Boat", "plural": "boats", "singular": "boat", "shortNames": ["bt"]},
         "versions": [{"name": "v1", "served": true, "storage": true,
-            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.oars", "statusReplicasPath": ".status.oars"}},
+            "subresources": {"status": {}, "scale": {
+                "specReplicasPath": ".spec.oars", "statusReplicasPath": ".status.oars"}},
             "additionalPrinterColumns": [{"name": "Oars", "type": "integer", "jsonPath": ".spec.oars"}],
             "schema": {"openAPIV3Schema": {"type": "object", "properties": {
                 "spec": {"type": "object", "properties": {
@@ -97,7 +98,8 @@ async fn roles_are_in_force_when_they_are_answered() {
         refused["message"],
         "pods is forbidden: User \"ann\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
     );
-    let binding = json!({"metadata": {"name": "ann"}, "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+    let binding = json!({"metadata": {"name": "ann"}, 
+        "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     let (code, made) =
         server.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
@@ -105,7 +107,8 @@ async fn roles_are_in_force_when_they_are_answered() {
     assert_eq!(get("/api/v1/namespaces/default/pods").await.0, 200);
     assert_eq!(get("/api/v1/namespaces/default/secrets").await.0, 403);
     assert_eq!(get("/version").await.0, 200);
-    let review = json!({"spec": {"user": "ann", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}});
+    let review = json!({"spec": {"user": "ann", "resourceAttributes": {
+        "verb": "get", "resource": "pods", "namespace": "default"}}});
     let (code, answer) = server.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review).await;
     assert_eq!((code.as_u16(), &answer["status"]["allowed"]), (201, &json!(true)), "{answer}");
     let (_, me) = server.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await;
@@ -145,7 +148,10 @@ async fn pods_are_bound_once_and_end_gracefully() {
     let (code, made) = server.post(pods, pod).await;
     assert_eq!(code, 201, "{made}");
     assert_eq!(made["status"]["phase"], "Pending");
-    let bind = |node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}});
+    let bind = |node: &str| {
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"},
+        "target": {"kind": "Node", "name": node}})
+    };
     let (code, answer) = server.post(&format!("{pods}/p/binding"), bind("n1")).await;
     assert_eq!((code.as_u16(), &answer["status"]), (201, &json!("Success")), "{answer}");
     let (code, answer) = server.post(&format!("{pods}/p/binding"), bind("n2")).await;
@@ -256,4 +262,37 @@ async fn discovery_is_upstreams() {
     let (_, list) = server.get_as("/apis", accept).await;
     assert_eq!(list["kind"], "APIGroupDiscoveryList");
     assert_eq!(list["items"][0]["metadata"]["name"], "apps");
+}
+
+#[tokio::test]
+async fn nobody_gives_what_they_do_not_have() {
+    let server = TestServer::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let rules = json!([{"verbs": ["create", "list"], "apiGroups":
+        ["rbac.authorization.k8s.io"], "resources": ["clusterroles"]}]);
+    server.post(roles, json!({"metadata": {"name": "maker"}, "rules": rules})).await;
+    let binding = json!({"metadata": {"name": "ann"}, 
+        "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "maker"}});
+    server.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await;
+    let ann =
+        UserInfo { name: "ann".into(), groups: vec!["system:authenticated".into()], ..UserInfo::default() };
+    let make = |name: &str, verb: &str| {
+        let rules = json!([{"verbs": [verb], "apiGroups":
+            ["rbac.authorization.k8s.io"], "resources": ["clusterroles"]}]);
+        let body = json!({"metadata": {"name": name}, "rules": rules}).to_string();
+        let door = server.server.service(ann.clone());
+        async move {
+            read(door.oneshot(Request::post(roles).body(Full::from(body)).unwrap()).await.unwrap()).await
+        }
+    };
+    assert_eq!(make("less", "list").await.0, 201);
+    let (code, refused) = make("more", "delete").await;
+    assert_eq!(code, 403);
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("attempting to grant RBAC permissions not currently held")
+    );
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::stream;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use xebec_types::Status;
 
 use crate::api::{Api, Call, cache_status};
@@ -72,6 +73,7 @@ struct Watcher {
     bookmarks: bool,
     next_bookmark: Instant,
     end: Instant,
+    stopping: CancellationToken,
     over: bool,
 }
 
@@ -124,6 +126,7 @@ impl Watcher {
             bookmarks: options.bookmarks,
             next_bookmark: first_bookmark(now, end),
             end,
+            stopping: api.stopping.clone(),
             over: false,
         }
     }
@@ -169,6 +172,7 @@ impl Watcher {
             let deadline = if self.bookmarks { self.next_bookmark.min(self.end) } else { self.end };
             tokio::select! {
                 changed = self.changed.changed() => self.over |= changed.is_err(),
+                () = self.stopping.cancelled() => self.over = true,
                 () = tokio::time::sleep_until(deadline) => {
                     if self.bookmarks && Instant::now() >= self.next_bookmark {
                         self.bookmark();
