@@ -81,8 +81,6 @@ pub fn percent_decode(text: &str, plus: bool) -> String {
 
 const NEEDS_MATCH: &str = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
     resourceVersionMatch to NotOlderThan";
-const NEEDS_BOOKMARKS: &str =
-    "sendInitialEvents: Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true";
 const NEEDS_INITIAL: &str = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
     sendInitialEvents is provided";
 
@@ -169,9 +167,7 @@ impl ListOptions {
         let matched = self.matching != Match::Unset;
         if watch {
             return match (self.initial_events, matched) {
-                (Some(_), false) => Err(invalid_options(NEEDS_MATCH)),
                 (Some(_), _) if self.matching != Match::NotOlderThan => Err(invalid_options(NEEDS_MATCH)),
-                (Some(_), _) if !self.bookmarks => Err(invalid_options(NEEDS_BOOKMARKS)),
                 (None, true) => Err(invalid_options(NEEDS_INITIAL)),
                 _ => Ok(()),
             };

@@ -153,7 +153,7 @@ impl Watcher {
         let (items, newest) = self.objects.scan_at(&self.filter.namespace, None, |e| self.filter.matches(e));
         self.initial = items.into();
         self.position = applied.max(newest);
-        self.mark_initial = options.initial_events == Some(true);
+        self.mark_initial = options.initial_events == Some(true) && self.bookmarks;
         Ok(())
     }
 
