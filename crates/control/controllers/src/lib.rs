@@ -70,10 +70,12 @@ impl Controllers {
         let recorder = tasks.recorder(&c, "replicaset-controller");
         tasks.controller(replicaset::ReplicaSets::new(c, &informers, recorder), 5);
 
-        tasks.controller(
-            endpoints::EndpointsController::new(client("endpointslice-controller"), &informers),
-            5,
-        );
+        let endpoint_clients = endpoints::Clients {
+            endpoints: client("endpoint-controller"),
+            slices: client("endpointslice-controller"),
+            mirror: client("endpointslicemirroring-controller"),
+        };
+        tasks.controller(endpoints::EndpointsController::new(endpoint_clients, &informers), 5);
         tasks.controller(namespace::Namespaces::new(client("namespace-controller"), &informers), 3);
         tasks.controller(
             serviceaccount::ServiceAccounts::new(client("service-account-controller"), &informers),

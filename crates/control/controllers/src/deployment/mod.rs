@@ -160,11 +160,11 @@ impl Deployments {
             return Ok(());
         }
         let count = deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0) + 1;
-        let patch = json!({"status": {"collisionCount": count}});
+        let mut changed = deployment.clone();
+        changed.metadata.managed_fields = None;
+        changed.status.get_or_insert_default().collision_count = Some(count);
         let api = self.deployments_api(deployment);
-        api.patch_status(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-            .map(drop)
+        api.replace_status(&deployment.name_any(), &PostParams::default(), &changed).await.map(drop)
     }
 
     async fn scale(
@@ -212,9 +212,11 @@ impl Deployments {
         }
         let number = number.to_string();
         if deployment.annotations().get(REVISION) != Some(&number) {
-            let patch = json!({"metadata": {"annotations": {REVISION: number}}});
+            let mut changed = deployment.clone();
+            changed.metadata.managed_fields = None;
+            changed.metadata.annotations.get_or_insert_default().insert(REVISION.into(), number);
             let api = self.deployments_api(deployment);
-            api.patch(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
+            api.replace(&deployment.name_any(), &PostParams::default(), &changed).await?;
             written = true;
         }
         Ok(written)

@@ -25,9 +25,19 @@ const MIRROR_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 /// Label of slices and Endpoints of Services without an address.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
+/// The clients of the three controllers that upstream makes of this one, so that each write has its own role.
+pub struct Clients {
+    /// `endpoint-controller`.
+    pub endpoints: Client,
+    /// `endpointslice-controller`.
+    pub slices: Client,
+    /// `endpointslicemirroring-controller`.
+    pub mirror: Client,
+}
+
 /// The controller.
 pub struct EndpointsController {
-    client: Client,
+    clients: Clients,
     services: Informer<Service>,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
@@ -37,7 +47,7 @@ pub struct EndpointsController {
 
 impl EndpointsController {
     /// A controller whose queue is fed by these informers.
-    pub fn new(client: Client, informers: &Informers) -> (Self, Queue<Key>) {
+    pub fn new(clients: Clients, informers: &Informers) -> (Self, Queue<Key>) {
         let queue = Queue::new();
         let q = queue.clone();
         informers.services.on_change(move |change| q.add(Key::of(change.object().as_ref())));
@@ -53,7 +63,7 @@ impl EndpointsController {
         let (q, services) = (queue.clone(), informers.services.clone());
         informers.pods.on_change(move |change| pod_changed(change, &services, &q));
         let controller = Self {
-            client,
+            clients,
             services: informers.services.clone(),
             pods: informers.pods.clone(),
             nodes: informers.nodes.clone(),
@@ -72,8 +82,8 @@ impl EndpointsController {
         })
     }
 
-    async fn apply_slices(&self, key: &Key, plan: slices::Plan) -> Result<(), kube::Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
+    async fn apply_slices(&self, client: &Client, key: &Key, plan: slices::Plan) -> Result<(), kube::Error> {
+        let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &key.namespace);
         for slice in plan.update {
             let written = api.replace(&slice.name_any(), &PostParams::default(), &slice).await?;
             self.slices.apply(Arc::new(written));
@@ -92,7 +102,7 @@ impl EndpointsController {
     }
 
     async fn apply_endpoints(&self, key: &Key, wanted: Endpoints) -> Result<(), kube::Error> {
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Endpoints> = Api::namespaced(self.clients.endpoints.clone(), &key.namespace);
         match self.endpoints.get(key) {
             None => api.create(&PostParams::default(), &wanted).await.map(drop),
             Some(existing) => match legacy::updated(&existing, &wanted) {
@@ -107,7 +117,7 @@ impl EndpointsController {
         if !ours {
             return Ok(());
         }
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Endpoints> = Api::namespaced(self.clients.endpoints.clone(), &key.namespace);
         match api.delete(&key.name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             other => other.map(drop),
@@ -130,7 +140,8 @@ impl EndpointsController {
         let backends = backends::of(service, &pods, &zones);
         let existing = self.slices_of(key, SLICE_CONTROLLER);
         let groups = slices::group(service, &backends);
-        self.apply_slices(key, slices::plan(&slices::for_service(service), groups, &existing)).await?;
+        let plan = slices::plan(&slices::for_service(service), groups, &existing);
+        self.apply_slices(&self.clients.slices, key, plan).await?;
         self.apply_endpoints(key, legacy::make(service, &backends)).await
     }
 
@@ -145,7 +156,7 @@ impl EndpointsController {
             }
             None => slices::Plan::delete_all(&existing),
         };
-        self.apply_slices(key, plan).await
+        self.apply_slices(&self.clients.mirror, key, plan).await
     }
 }
 
@@ -159,8 +170,9 @@ impl Reconciler for EndpointsController {
         let spec = service.as_ref().and_then(|service| service.spec.clone()).unwrap_or_default();
         let external = spec.type_.as_deref() == Some("ExternalName");
         let Some(service) = service.filter(|s| !external && s.metadata.deletion_timestamp.is_none()) else {
-            self.apply_slices(key, slices::Plan::delete_all(&self.slices_of(key, SLICE_CONTROLLER))).await?;
-            self.apply_slices(key, slices::Plan::delete_all(&self.slices_of(key, MIRROR_CONTROLLER))).await?;
+            let gone = |by| slices::Plan::delete_all(&self.slices_of(key, by));
+            self.apply_slices(&self.clients.slices, key, gone(SLICE_CONTROLLER)).await?;
+            self.apply_slices(&self.clients.mirror, key, gone(MIRROR_CONTROLLER)).await?;
             self.remove_endpoints(key).await?;
             return Ok(Requeue::Never);
         };

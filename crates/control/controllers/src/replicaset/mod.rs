@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
 use xebec_reconcile::{Change, Informer, Key, Queue, Reconciler, Requeue};
 
 use crate::expectations::Expectations;
@@ -158,14 +157,11 @@ impl ReplicaSets {
         if set.status.as_ref() != Some(&status) {
             let api: Api<ReplicaSet> =
                 Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
-            let patch = json!({
-                "metadata": {"uid": set.metadata.uid, "resourceVersion": set.metadata.resource_version},
-                "status": status
-            });
-            match api.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-                other => drop(other?),
-            }
+            let mut whole = set.clone();
+            whole.metadata.managed_fields = None;
+            whole.status = Some(status);
+            let written = api.replace_status(&set.name_any(), &PostParams::default(), &whole).await;
+            crate::tolerate(written, &[404, 409])?;
         }
         Ok(next.map_or(Requeue::Never, |s| Requeue::After(Duration::from_secs(s))))
     }

@@ -2,9 +2,8 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, Client};
-use serde_json::json;
 use xebec_reconcile::{Informer, Key, Queue, Reconciler, Requeue};
 
 use crate::Informers;
@@ -63,9 +62,10 @@ impl Reconciler for RootCa {
                 crate::tolerate(api.create(&PostParams::default(), &map).await, &[403, 404, 409])?;
             }
             Some(map) if map.data.as_ref().and_then(|data| data.get(FILE)) != Some(&self.certificates) => {
-                let patch = json!({"data": {FILE: self.certificates}});
-                let patched = api.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await;
-                crate::tolerate(patched, &[404])?;
+                let mut changed = map.as_ref().clone();
+                changed.metadata.managed_fields = None;
+                changed.data.get_or_insert_default().insert(FILE.into(), self.certificates.clone());
+                crate::tolerate(api.replace(NAME, &PostParams::default(), &changed).await, &[404])?;
             }
             Some(_) => {}
         }

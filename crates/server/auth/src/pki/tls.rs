@@ -81,7 +81,11 @@ pub fn client_config(ca_pem: &str, identity: Option<&Identity>) -> Result<rustls
     builder.with_client_auth_cert(chain, key).map_err(PkiError::Tls)
 }
 
-fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
+/// The certificates of `ca_pem` as what is trusted.
+///
+/// # Errors
+/// [`PkiError::Tls`] if one cannot be read.
+pub fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate.map_err(general)?).map_err(PkiError::Tls)?;
