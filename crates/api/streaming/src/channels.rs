@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::debug;
 
+use crate::exec::STDIN;
 use crate::streams::{Outgoing, QUEUE, QueueWriter};
 use crate::{Io, Protocol, Wire};
 
@@ -185,7 +186,9 @@ fn encode(protocol: Protocol, piece: &Outgoing) -> Option<Message> {
         return (!piece.closes).then(|| Message::text(text));
     }
     if piece.closes {
-        return (protocol.version >= 5).then(|| Message::binary(vec![CLOSE_SIGNAL, piece.channel]));
+        // Only stdin has an end of its own (KEP-4006); clients complain about the signal on other channels.
+        let signals = protocol.version >= 5 && piece.channel == STDIN;
+        return signals.then(|| Message::binary(vec![CLOSE_SIGNAL, piece.channel]));
     }
     let mut bytes = BytesMut::with_capacity(1 + piece.bytes.len());
     bytes.put_u8(piece.channel);
@@ -205,6 +208,7 @@ mod tests {
         let base64 = Protocol { wire: Wire::WebSocketBase64, version: 4 };
         assert_eq!(encode(v5, &piece(1, "hi", false)).unwrap(), Message::binary(b"\x01hi".to_vec()));
         assert_eq!(encode(v5, &piece(0, "", true)).unwrap(), Message::binary(vec![255, 0]));
+        assert_eq!(encode(v5, &piece(1, "", true)), None);
         assert_eq!(encode(base64, &piece(3, "hi", false)).unwrap(), Message::text("3aGk="));
         assert_eq!(encode(base64, &piece(0, "", true)), None);
         assert_eq!(split_binary(Bytes::from_static(b"\x00x")), Some((0, Bytes::from_static(b"x"))));
