@@ -110,7 +110,7 @@ pub fn amounts(container: &Container, resource: &str) -> (Option<Quantity>, Opti
         q.0.parse::<Quantity>().ok()
     };
     let limit = get(&resources.limits);
-    (get(&resources.requests).or_else(|| limit.clone()), limit)
+    (get(&resources.requests).or(limit), limit)
 }
 
 /// Quality of service class of a pod.

@@ -1,6 +1,6 @@
 //! `subPath`: a file or directory inside a volume, opened so that a symlink cannot lead out of it.
 //!
-//! openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS` lets the kernel refuse every step that would leave the volume
+//! openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS` makes the kernel refuse steps that leave the volume
 //! (the class of CVE-2017-1002101 and CVE-2021-25741).
 
 use std::os::fd::{AsFd, OwnedFd};

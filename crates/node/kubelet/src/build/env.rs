@@ -37,7 +37,7 @@ pub fn referenced(container: &Container) -> (Vec<String>, Vec<String>) {
     (maps, secrets)
 }
 
-/// Makes the environment: Services first, then `envFrom`, then `env`; a later variable replaces an earlier one in place.
+/// Makes the environment: Services, then `envFrom`, then `env`; a later variable replaces an earlier one in place.
 pub fn environment(
     pod: &Pod,
     container: &Container,

@@ -23,7 +23,12 @@ pub fn admit(pod: &Pod, others: &PodTable, shared: &Shared) -> Option<(String, S
         // Labels of others' making are the scheduler's business; what the kubelet set itself must match.
         let wrong = selector.iter().any(|(key, value)| labels.get(key).is_some_and(|own| own != value));
         wrong.then(|| {
-            ("NodeAffinity".to_owned(), "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned())
+            (
+                "NodeAffinity".to_owned(),
+                "Pod was rejected: Predicate NodeAffinity failed: \
+             node(s) didn't match Pod's node affinity/selector"
+                    .to_owned(),
+            )
         })
     })
 }
@@ -37,7 +42,8 @@ fn check(pod: &Pod, others: &PodTable, limits: &[(&str, i64)], max_pods: usize) 
     let others: Vec<_> = others.values().filter(|p| spec::uid(p) != spec::uid(pod) && alive(p)).collect();
     let refuse = |resource: &str, requested: i64, used: i64, capacity: i64| {
         let message = format!(
-            "Pod was rejected: Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            "Pod was rejected: Node didn't have enough resource: {resource}, \
+             requested: {requested}, used: {used}, capacity: {capacity}"
         );
         Some((format!("OutOf{resource}"), message))
     };
@@ -54,7 +60,8 @@ fn check(pod: &Pod, others: &PodTable, limits: &[(&str, i64)], max_pods: usize) 
     }
     let taken: BTreeSet<_> = others.iter().flat_map(|p| host_ports(p)).collect();
     if host_ports(pod).any(|port| taken.contains(&port)) {
-        let message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        let message = "Pod was rejected: Predicate NodePorts failed: \
+            node(s) didn't have free ports for the requested pod ports";
         return Some(("NodePorts".into(), message.into()));
     }
     None

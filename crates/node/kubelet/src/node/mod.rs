@@ -156,7 +156,6 @@ impl Keeper {
                     renew_time: Some(now),
                     ..LeaseSpec::default()
                 }),
-                ..Lease::default()
             };
             return api.create(&PostParams::default(), &lease).await.map(drop);
         };

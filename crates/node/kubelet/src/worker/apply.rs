@@ -13,6 +13,8 @@ use crate::spec::{self, Qos};
 
 /// Pause before volumes or sandbox are tried again.
 const POD_RETRY: SignedDuration = SignedDuration::from_secs(3);
+/// Pause before volumes that are there are rendered again after a failure.
+const VOLUME_RETRY: std::time::Duration = std::time::Duration::from_secs(10);
 /// Pause before the end of a pod is tried again.
 const END_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -43,7 +45,8 @@ impl Worker {
                     "Pod sandbox changed, it will be killed and re-created.",
                 );
                 let runtime = shared.runtime.runtime.clone();
-                self.tasks.spawn(async move { Done::SandboxStopped(runtime.stop_pod_sandbox(&id).await) });
+                self.tasks
+                    .spawn(async move { Done::SandboxStopped(paced(runtime.stop_pod_sandbox(&id)).await) });
             }
             Action::Start { name, attempt, sandbox } => self.start(pod, observed, name, attempt, sandbox),
             Action::BackOff { name } => self.back_off(pod, &name),
@@ -52,7 +55,7 @@ impl Worker {
                 self.memory.of_mut(&name).busy = Some(Busy::Killing(grace));
                 let (pod, ip) = (pod.clone(), self.pod_ip(pod, observed));
                 self.tasks.spawn(async move {
-                    let result = hooks::kill(&shared, &pod, &name, &id, ip, grace).await;
+                    let result = paced(hooks::kill(&shared, &pod, &name, &id, ip, grace)).await;
                     Done::Killed { name, grace, result }
                 });
             }
@@ -64,7 +67,12 @@ impl Worker {
                 let sandboxes: Vec<_> = observed.sandboxes.iter().map(|s| s.id.clone()).collect();
                 let left: Vec<_> = observed.containers.iter().map(|c| c.status.id.clone()).collect();
                 self.tasks.spawn(async move {
-                    Done::Cleaned(clean_up(&shared, &uid, &qos.cgroup(&uid), &sandboxes, &left, remove).await)
+                    {
+                        let cgroup = qos.cgroup(&uid);
+                        Done::Cleaned(
+                            paced(clean_up(&shared, &uid, &cgroup, &sandboxes, &left, remove)).await,
+                        )
+                    }
                 });
             }
             Action::Delete if gone => self.finished = true,
@@ -159,8 +167,6 @@ impl Worker {
             Done::SandboxStopped(result) => {
                 self.memory.pod_busy = false;
                 if let Err(error) = result {
-                    self.memory.volumes_retry = None;
-                    self.report_retry = Some(now + POD_RETRY);
                     let message = format!("error killing pod: {error}");
                     self.shared.events.pod(&pod, None, true, "FailedKillPod", message);
                 }
@@ -173,7 +179,6 @@ impl Worker {
                 }
                 if let Err(error) = result {
                     tracing::warn!(%error, container = name, "container does not stop");
-                    self.report_retry = Some(now + POD_RETRY);
                 }
                 self.shared.died.notify_one();
             }
@@ -188,11 +193,7 @@ impl Worker {
             }
             Done::Cleaned(Err(message)) => {
                 tracing::warn!(pod = spec::name(&pod), message, "cannot clean up after a pod yet");
-                // The retry keeps the pod busy for its pause.
-                let poke = self.poke.clone();
                 self.memory.pod_busy = false;
-                self.report_retry = Some(now + POD_RETRY);
-                drop(poke);
             }
             Done::Reported { status, result } => self.reported(*status, result),
             Done::Deleted(result) => {
@@ -227,6 +228,9 @@ impl Worker {
                 // A pod whose volumes were there goes on with them; the next change or retry renders again.
                 self.memory.volumes_ready = !self.mounted.paths.is_empty();
                 self.memory.volumes_retry = Some(Timestamp::now() + POD_RETRY);
+                if self.memory.volumes_ready {
+                    self.mounted.refresh_at = Some(std::time::SystemTime::now() + VOLUME_RETRY);
+                }
                 let message = format!("MountVolume.SetUp failed for volume \"{volume}\" : {error}");
                 self.shared.events.pod(pod, None, true, "FailedMount", message);
             }
@@ -253,6 +257,15 @@ impl Worker {
             }
         }
     }
+}
+
+/// Holds back a failure for a moment: the plan asks for the same again as soon as it is known.
+async fn paced<E>(work: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+    let result = work.await;
+    if result.is_err() {
+        tokio::time::sleep(END_RETRY).await;
+    }
+    result
 }
 
 async fn create_sandbox(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), xebec_cri::CriError> {

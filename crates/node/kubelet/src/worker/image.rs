@@ -52,7 +52,8 @@ pub(super) async fn ensure(shared: &Shared, pod: &Pod, container: &Container) ->
     };
     if !well_formed(image) {
         let message = format!(
-            "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format"
+            "Failed to apply default image tag \"{image}\": \
+             couldn't parse image name \"{image}\": invalid reference format"
         );
         event(true, "InspectFailed", message.clone());
         return Err(StartError::new("InvalidImageName", message));
