@@ -1,8 +1,9 @@
 //! Events that components leave on objects.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -12,7 +13,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Events that wait to be written. More are dropped: events are best effort, work is not.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
+/// Events written at the same time.
+const WRITERS: usize = 8;
 /// Different events whose repetitions are counted.
 const REMEMBERED: usize = 4096;
 
@@ -89,12 +92,15 @@ fn identity(event: &Event) -> Identity {
 }
 
 async fn write_all(client: Client, mut events: mpsc::Receiver<Event>, token: CancellationToken) {
-    let seen: Arc<Mutex<HashMap<Identity, (String, i32)>>> = Arc::default();
-    while let Some(Some(event)) = token.run_until_cancelled(events.recv()).await {
-        if let Err(error) = write(&client, event, &seen).await {
-            tracing::debug!(%error, "event not written");
-        }
-    }
+    let seen: Mutex<HashMap<Identity, (String, i32)>> = Mutex::default();
+    let events = futures::stream::poll_fn(|cx| events.poll_recv(cx)).take_until(token.cancelled_owned());
+    events
+        .for_each_concurrent(WRITERS, async |event| {
+            if let Err(error) = write(&client, event, &seen).await {
+                tracing::debug!(%error, "event not written");
+            }
+        })
+        .await;
 }
 
 async fn write(

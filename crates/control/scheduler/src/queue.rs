@@ -1,0 +1,266 @@
+//! Pods that wait for a node: in line, held back for a while, or parked until something changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use xebec_reconcile::Key;
+
+use crate::events::ClusterEvent;
+use crate::plugins;
+use crate::pod::PodInfo;
+
+/// Shortest time between two attempts for a pod; doubled with each up to [`MAX_BACKOFF`] (as upstream).
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest such time.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// Parked pods are tried again after this even if nothing seems to have changed, should an event have been misjudged.
+const MAX_PARKED: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// In line.
+    Ready(Rank),
+    /// Held back until the timer.
+    Backoff,
+    /// Parked until an event helps one of these plugins, or until the timer.
+    Parked(Vec<&'static str>),
+    /// Waits for its scheduling gates, which only a change of the pod removes.
+    Gated,
+    /// Being bound.
+    Bound,
+}
+
+/// Higher priority first, then who came first.
+type Rank = (std::cmp::Reverse<i32>, u64);
+
+#[derive(Debug)]
+struct Entry {
+    pod: Arc<PodInfo>,
+    place: Place,
+    attempts: u32,
+    not_before: Option<Instant>,
+    timer: Option<(Instant, u64)>,
+}
+
+/// The queue. It holds as many pods as there are without a node.
+#[derive(Debug, Default)]
+pub struct Pending {
+    entries: HashMap<Key, Entry>,
+    ready: BTreeSet<(Rank, Key)>,
+    timers: BTreeMap<(Instant, u64), Key>,
+    serial: u64,
+}
+
+impl Pending {
+    /// A pod that is new or has changed.
+    pub fn upsert(&mut self, pod: Arc<PodInfo>) {
+        let key = pod.key.clone();
+        let gated = pod.is_gated();
+        let place = match self.entries.get_mut(&key) {
+            Some(entry) if entry.pod.uid() == pod.uid() => {
+                let changed = matters(&entry.pod, &pod);
+                entry.pod = pod;
+                match &entry.place {
+                    Place::Gated if gated => return,
+                    Place::Parked(_) if !changed => return,
+                    Place::Ready(_) | Place::Backoff | Place::Bound => return,
+                    Place::Gated | Place::Parked(_) => Place::Backoff,
+                }
+            }
+            _ => {
+                self.remove(&key);
+                let place = if gated { Place::Gated } else { Place::Backoff };
+                let entry = Entry { pod, place: Place::Gated, attempts: 0, not_before: None, timer: None };
+                self.entries.insert(key.clone(), entry);
+                place
+            }
+        };
+        if place == Place::Backoff {
+            self.line_up(&key);
+        }
+    }
+
+    /// A pod that is gone or has a node.
+    pub fn remove(&mut self, key: &Key) {
+        self.leave(key);
+        self.entries.remove(key);
+    }
+
+    /// Takes the next pod; it counts as being bound until it is parked, retried or removed.
+    pub fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
+        self.expire(now);
+        let (_, key) = self.ready.pop_first()?;
+        let entry = self.entries.get_mut(&key)?;
+        entry.place = Place::Bound;
+        entry.attempts += 1;
+        Some(entry.pod.clone())
+    }
+
+    /// When the next pod that is held back or parked comes in line.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.timers.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Parks a pod that fits nowhere until something changes for one of these plugins.
+    pub fn park(&mut self, key: &Key, plugins: Vec<&'static str>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.not_before = Some(now + backoff(entry.attempts));
+        entry.place = Place::Parked(plugins);
+        self.set_timer(key, now + MAX_PARKED);
+    }
+
+    /// Tries a pod again after a while: binding it failed.
+    pub fn retry(&mut self, key: &Key, now: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.not_before = Some(now + backoff(entry.attempts));
+        self.line_up(key);
+    }
+
+    /// Wakes the parked pods that an event may help.
+    pub fn wake(&mut self, event: ClusterEvent) {
+        let parked = self.entries.iter().filter(|(_, entry)| match &entry.place {
+            Place::Parked(refused_by) => plugins::helps(event, refused_by),
+            _ => false,
+        });
+        let keys: Vec<Key> = parked.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.line_up(&key);
+        }
+    }
+
+    /// Pods in line.
+    #[cfg(test)]
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// In line at once, or when its time has come.
+    fn line_up(&mut self, key: &Key) {
+        self.leave(key);
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Some(at) = entry.not_before.filter(|at| *at > Instant::now()) {
+            entry.place = Place::Backoff;
+            self.set_timer(key, at);
+            return;
+        }
+        self.serial += 1;
+        let rank = (std::cmp::Reverse(entry.pod.priority), self.serial);
+        entry.place = Place::Ready(rank);
+        self.ready.insert((rank, key.clone()));
+    }
+
+    fn leave(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Place::Ready(rank) = entry.place {
+            self.ready.remove(&(rank, key.clone()));
+        }
+        if let Some(timer) = entry.timer.take() {
+            self.timers.remove(&timer);
+        }
+    }
+
+    fn set_timer(&mut self, key: &Key, at: Instant) {
+        self.leave(key);
+        self.serial += 1;
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.timer = Some((at, self.serial));
+            self.timers.insert((at, self.serial), key.clone());
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(first) = self.timers.first_entry() {
+            if first.key().0 > now {
+                break;
+            }
+            let key = first.remove();
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.timer = None;
+                entry.not_before = None;
+            }
+            self.line_up(&key);
+        }
+    }
+}
+
+/// Whether a change of a waiting pod may make it fit: not a change of its status.
+fn matters(old: &PodInfo, new: &PodInfo) -> bool {
+    old.pod.spec != new.pod.spec || old.labels != new.labels
+}
+
+fn backoff(attempts: u32) -> Duration {
+    let factor = 1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    MIN_BACKOFF.saturating_mul(factor).min(MAX_BACKOFF)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::pod;
+
+    fn popped(queue: &mut Pending) -> Option<String> {
+        queue.pop(Instant::now()).map(|pod| pod.key.name.clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn important_pods_come_first_then_older_ones() {
+        let mut queue = Pending::default();
+        queue.upsert(pod("a", json!({})));
+        queue.upsert(pod("b", json!({})));
+        queue.upsert(pod("vip", json!({"priority": 1000})));
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
+        assert_eq!(order, ["vip", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parked_pods_wait_for_events_that_help_and_then_for_their_backoff() {
+        let mut queue = Pending::default();
+        let waiting = pod("a", json!({}));
+        queue.upsert(waiting.clone());
+        queue.pop(Instant::now()).unwrap();
+        queue.park(&waiting.key, vec!["NodeResourcesFit"], Instant::now());
+        queue.wake(ClusterEvent::NodeLabels);
+        tokio::time::advance(MAX_BACKOFF).await;
+        assert_eq!(popped(&mut queue), None, "labels do not make room");
+        queue.wake(ClusterEvent::PodRemoved);
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+
+        queue.park(&waiting.key, vec!["NodeResourcesFit"], Instant::now());
+        queue.wake(ClusterEvent::PodRemoved);
+        assert_eq!(popped(&mut queue), None, "the second attempt waits two seconds");
+        assert_eq!(queue.next_timer(), Some(Instant::now() + Duration::from_secs(2)));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+
+        queue.park(&waiting.key, vec!["NodeResourcesFit"], Instant::now());
+        tokio::time::advance(MAX_PARKED).await;
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"), "parking ends by itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gated_pods_wait_for_their_gates() {
+        let mut queue = Pending::default();
+        queue.upsert(pod("a", json!({"schedulingGates": [{"name": "g"}]})));
+        queue.wake(ClusterEvent::NodeAdded);
+        assert_eq!(popped(&mut queue), None);
+        queue.upsert(pod("a", json!({})));
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_bindings_come_back() {
+        let mut queue = Pending::default();
+        let waiting = pod("a", json!({}));
+        queue.upsert(waiting.clone());
+        queue.pop(Instant::now()).unwrap();
+        queue.retry(&waiting.key, Instant::now());
+        assert_eq!((queue.ready_len(), queue.next_timer().is_some()), (0, true));
+        queue.remove(&waiting.key);
+        assert_eq!(queue.next_timer(), None);
+    }
+}
