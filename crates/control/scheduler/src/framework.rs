@@ -39,8 +39,8 @@ pub struct Unfit {
     pub plugins: Vec<&'static str>,
 }
 
-/// Decides for one pod. `start` is where the walk over the nodes begins, and is moved on, so that in large clusters, where
-/// a part of the nodes is enough, every node has its turn.
+/// Decides for one pod. `start` is where the walk over the nodes begins, and is moved on, so that in large
+/// clusters, where a part of the nodes is enough, every node has its turn.
 pub fn select(
     pod: &PodInfo,
     snapshot: &Snapshot,
@@ -98,7 +98,8 @@ fn feasible<'s>(
     if fit.is_empty() { Err(refused.verdict(total)) } else { Ok(fit) }
 }
 
-/// How many fitting nodes are enough to choose from: all of 100, then a falling share, never under 5% (as upstream).
+/// How many fitting nodes are enough to choose from: all of 100, then a falling share, never under 5% (as
+/// upstream).
 fn enough(total: usize) -> usize {
     if total <= LOOK_AT_LEAST {
         return total;

@@ -227,8 +227,8 @@ fn structured(selector: Option<&metav1::LabelSelector>) -> LabelSelector {
         .unwrap_or_else(LabelSelector::nothing)
 }
 
-/// A selector narrowed by the pod's own values (KEP-3243, KEP-3633). The API server may have done so already: doing it
-/// again changes nothing.
+/// A selector narrowed by the pod's own values (KEP-3243, KEP-3633). The API server may have done so already:
+/// doing it again changes nothing.
 fn narrowed(
     selector: Option<&metav1::LabelSelector>,
     labels: &Labels,

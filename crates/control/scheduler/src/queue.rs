@@ -1,6 +1,6 @@
 //! Pods that wait for a node: in line, held back for a while, or parked until something changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::pod::PodInfo;
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest such time.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// Parked pods are tried again after this even if nothing seems to have changed, should an event have been misjudged.
+/// Parked pods are tried again after this even if nothing seems to have changed, should an event have been
+/// misjudged.
 const MAX_PARKED: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub struct Pending {
     entries: HashMap<Key, Entry>,
     ready: BTreeSet<(Rank, Key)>,
     timers: BTreeMap<(Instant, u64), Key>,
+    parked: HashSet<Key>,
     serial: u64,
 }
 
@@ -109,6 +111,7 @@ impl Pending {
         entry.not_before = Some(now + backoff(entry.attempts));
         entry.place = Place::Parked(plugins);
         self.set_timer(key, now + MAX_PARKED);
+        self.parked.insert(key.clone());
     }
 
     /// Tries a pod again after a while: binding it failed.
@@ -120,11 +123,11 @@ impl Pending {
 
     /// Wakes the parked pods that an event may help.
     pub fn wake(&mut self, event: ClusterEvent) {
-        let parked = self.entries.iter().filter(|(_, entry)| match &entry.place {
-            Place::Parked(refused_by) => plugins::helps(event, refused_by),
+        let helped = |key: &&Key| match self.entries.get(*key).map(|entry| &entry.place) {
+            Some(Place::Parked(refused_by)) => plugins::helps(event, refused_by),
             _ => false,
-        });
-        let keys: Vec<Key> = parked.map(|(key, _)| key.clone()).collect();
+        };
+        let keys: Vec<Key> = self.parked.iter().filter(helped).cloned().collect();
         for key in keys {
             self.line_up(&key);
         }
@@ -152,6 +155,7 @@ impl Pending {
     }
 
     fn leave(&mut self, key: &Key) {
+        self.parked.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
         if let Place::Ready(rank) = entry.place {
             self.ready.remove(&(rank, key.clone()));

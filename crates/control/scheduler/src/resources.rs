@@ -78,8 +78,9 @@ pub struct Weight {
     pub memory: i64,
 }
 
-/// What a pod needs on its node: the larger of its containers together and any init container beside the sidecars started
-/// before it (KEP-753), requests of the pod as a whole where given (KEP-2837), and the overhead of its runtime class (KEP-688).
+/// What a pod needs on its node: the larger of its containers together and any init container beside the
+/// sidecars started before it (KEP-753), requests of the pod as a whole where given (KEP-2837), and the
+/// overhead of its runtime class (KEP-688).
 pub fn requests(pod: &Pod) -> Resources {
     total(pod, |container| container_requests(container.resources.as_ref()))
 }

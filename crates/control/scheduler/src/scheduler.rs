@@ -81,8 +81,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler on these informers, which must not be running yet: it adds its handlers to them. `client` acts as
-    /// `system:kube-scheduler`.
+    /// A scheduler on these informers, which must not be running yet: it adds its handlers to them. `client`
+    /// acts as `system:kube-scheduler`.
     pub fn new(client: Client, informers: Informers) -> Self {
         let shared = Arc::<Shared>::default();
         shared.follow(&informers.namespaces, State::namespace);

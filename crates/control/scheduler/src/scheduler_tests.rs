@@ -26,7 +26,7 @@ fn client(code: u16) -> (Client, mpsc::UnboundedReceiver<Written>) {
             let path = parts.uri.path().to_owned();
             let binding = path.ends_with("/binding");
             let answer = if binding {
-                json!({"kind": "Status", "apiVersion": "v1", "status": "", "code": code, "message": "no", "reason": ""})
+                json!({"kind": "Status", "status": "", "code": code, "message": "no", "reason": ""})
             } else {
                 json!({"metadata": {"name": "x"}, "involvedObject": {}, "spec": {"containers": []}})
             };

@@ -1,8 +1,8 @@
 //! The cluster as the plugins see it.
 //!
-//! It is changed in place, pod by pod, and never copied: the price of placing a pod does not grow with the pods that are
-//! there. Pods with equal namespace and labels form a *group*, so that a selector is asked once per group rather than once
-//! per pod, which is what makes spreading and affinity cheap.
+//! It is changed in place, pod by pod, and never copied: the price of placing a pod does not grow with the pods
+//! that are there. Pods with equal namespace and labels form a *group*, so that a selector is asked once per
+//! group rather than once per pod, which is what makes spreading and affinity cheap.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -74,7 +74,8 @@ impl Snapshot {
         self.image_nodes.get(name).copied().unwrap_or(0)
     }
 
-    /// For every group whether `wanted` accepts its namespace and labels. Index it with the keys of [`NodeInfo::groups`].
+    /// For every group whether `wanted` accepts its namespace and labels. Index it with the keys of
+    /// [`NodeInfo::groups`].
     pub fn matching(&self, wanted: impl Fn(&str, &Labels) -> bool) -> Vec<bool> {
         self.groups.iter().map(|g| g.pods > 0 && wanted(&g.namespace, &g.labels)).collect()
     }

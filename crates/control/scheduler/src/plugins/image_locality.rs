@@ -11,7 +11,8 @@ const LEAST: i64 = 23 * MEGABYTE;
 /// Bytes per container above which more is worth no more.
 const MOST: i64 = 1000 * MEGABYTE;
 
-/// Sizes count in proportion to the share of nodes that have the image, so that not all pods run to the one that has it.
+/// Sizes count in proportion to the share of nodes that have the image, so that not all pods run to the one
+/// that has it.
 pub fn score(pod: &PodInfo, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Option<Vec<i64>> {
     if pod.images.iter().all(|image| snapshot.nodes_with_image(image) == 0) {
         return None;

@@ -1,6 +1,7 @@
 //! The plugins, one file each: pure functions over a pod and a [`Snapshot`].
 //!
-//! A plugin's filter is prepared once for a pod and then asked about each node; its score gives every fitting node 0 to 100.
+//! A plugin's filter is prepared once for a pod and then asked about each node; its score gives every fitting
+//! node 0 to 100.
 
 mod balanced_allocation;
 mod image_locality;

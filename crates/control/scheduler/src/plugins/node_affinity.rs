@@ -84,7 +84,8 @@ mod tests {
     use crate::testing::{cluster, node, pod, verdict};
 
     fn required(terms: Value) -> Value {
-        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
+        let required = json!({"nodeSelectorTerms": terms});
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}})
     }
 
     #[test]
@@ -126,7 +127,10 @@ mod tests {
             node("n3", json!({}), json!({})),
         ]);
         let nodes: Vec<_> = snapshot.nodes().collect();
-        let prefer = |key: &str, weight: i32| json!({"weight": weight, "preference": {"matchExpressions": [{"key": key, "operator": "Exists"}]}});
+        let prefer = |key: &str, weight: i32| {
+            let exists = json!([{"key": key, "operator": "Exists"}]);
+            json!({"weight": weight, "preference": {"matchExpressions": exists}})
+        };
         let spec = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
             [prefer("a", 10), prefer("b", 30)]}}});
         assert_eq!(score(&pod("p", spec), &snapshot, &nodes), Some(vec![25, 100, 0]));

@@ -1,7 +1,8 @@
-//! PodTopologySpread: equal pods are spread over zones, hosts or whatever a label says (KEP-895, KEP-3022, KEP-3094).
+//! PodTopologySpread: equal pods are spread over zones, hosts or whatever a label says (KEP-895, KEP-3022,
+//! KEP-3094).
 //!
-//! A pod without constraints of its own is spread softly over zones and hosts, together with the pods of its Services and
-//! its ReplicaSet.
+//! A pod without constraints of its own is spread softly over zones and hosts, together with the pods of its
+//! Services and its ReplicaSet.
 
 use std::collections::HashMap;
 
@@ -197,7 +198,9 @@ mod tests {
 
     #[test]
     fn hard_constraints_bound_the_skew() {
-        let over = |key: &str, skew: i32| json!({"topologyKey": key, "maxSkew": skew, "whenUnsatisfiable": "DoNotSchedule"});
+        let strict = "DoNotSchedule";
+        let over =
+            |key: &str, skew: i32| json!({"topologyKey": key, "maxSkew": skew, "whenUnsatisfiable": strict});
         assert_eq!(fitting(over(ZONE, 1)), ["n3"]);
         assert_eq!(fitting(over(ZONE, 2)), ["n1", "n2", "n3"]);
         assert_eq!(fitting(over(HOSTNAME, 1)), ["n2", "n4"]);

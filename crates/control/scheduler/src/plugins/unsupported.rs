@@ -1,5 +1,5 @@
-//! Unsupported: says of pods that ask for what this scheduler cannot give that they fit nowhere, rather than place them
-//! as if they had not asked.
+//! Unsupported: says of pods that ask for what this scheduler cannot give that they fit nowhere, rather than
+//! place them as if they had not asked.
 
 use crate::framework::Filter;
 use crate::pod::PodInfo;
