@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 /// Most answers that are kept.
 const CAPACITY: usize = 10_000;
-/// Longest time that an answer is kept, in seconds, whatever it says itself: what cluster DNS is commonly deployed with.
+/// Longest time that an answer is kept, in seconds, whatever it says itself: what cluster DNS is commonly
+/// deployed with.
 const MOST_SECONDS: u32 = 30;
 
 /// What makes two questions the same. Names compare without regard to case.

@@ -83,8 +83,8 @@ impl ServiceData {
 }
 
 impl SliceData {
-    /// Reads a slice; `None` for slices of no Service and of FQDNs. Whether endpoints that are not ready are published is
-    /// decided by who writes the slice, in its `ready` conditions.
+    /// Reads a slice; `None` for slices of no Service and of FQDNs. Whether endpoints that are not ready are
+    /// published is decided by who writes the slice, in its `ready` conditions.
     pub fn parse(slice: &EndpointSlice) -> Option<Self> {
         let service = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?.clone();
         if slice.address_type == "FQDN" {

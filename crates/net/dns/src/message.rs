@@ -44,8 +44,8 @@ pub fn udp_limit(request: &Message) -> u16 {
     request.max_payload().clamp(512, UDP_PAYLOAD)
 }
 
-/// Writes a message of at most `limit` bytes. What is too much is left out: first the records that were not asked for, then
-/// answers, with the mark that there are more.
+/// Writes a message of at most `limit` bytes. What is too much is left out: first the records that were not
+/// asked for, then answers, with the mark that there are more.
 pub fn write(mut message: Message, limit: u16) -> Result<Vec<u8>, ProtoError> {
     let limit = usize::from(limit);
     let mut bytes = message.to_vec()?;

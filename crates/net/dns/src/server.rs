@@ -77,7 +77,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the sockets, so that requests wait rather than fail until [`Server::run`]. Must be called within a runtime.
+    /// Opens the sockets, so that requests wait rather than fail until [`Server::run`]. Must be called within a
+    /// runtime.
     ///
     /// # Errors
     /// The domain is none, or a port is taken.

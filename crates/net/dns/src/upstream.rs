@@ -23,7 +23,8 @@ const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
 /// Where questions about the rest of the world go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstream {
-    /// The name servers of a `resolv.conf`. Loopback and our own addresses are left out, since they may lead back to us.
+    /// The name servers of a `resolv.conf`. Loopback and our own addresses are left out, since they may lead
+    /// back to us.
     File(PathBuf),
     /// These resolvers.
     Servers(Vec<SocketAddr>),
