@@ -129,7 +129,10 @@ async fn watch(
             }
             Ok(watcher::Event::Apply(object)) => graph.upsert(item(&object)),
             Ok(watcher::Event::Delete(object)) => graph.remove(&object.metadata.uid.unwrap_or_default()),
-            Err(_) => Vec::new(),
+            Err(error) => {
+                tracing::debug!(kind = resource.kind, %error, "watch interrupted, trying again");
+                Vec::new()
+            }
         };
         drop(graph);
         look.into_iter().for_each(|uid| queue.add(uid));

@@ -1,0 +1,135 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Kubernetes, whole, in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "xebec", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a one-node cluster in the foreground; Ctrl-C stops the control plane and leaves pods running.
+    Up(UpArgs),
+    /// Stop the pods of a cluster, and its control plane if it runs.
+    Down(DataArgs),
+    /// Remove every trace of a cluster: pods, links, rules, mounts, cgroups and files.
+    Uninstall(UninstallArgs),
+    /// The images of the node.
+    Images(ImagesArgs),
+    /// The Kubernetes client.
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// As kubectl takes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// What the node starts to hold its containers; not for people.
+    #[command(hide = true)]
+    Supervisor {
+        /// See the runtime.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+/// Options of `up`. What is not given here is taken from the config file, else from the defaults.
+#[derive(Debug, Default, Args)]
+pub struct UpArgs {
+    /// YAML file with the same options by their names here; the default one may be missing.
+    #[arg(long, default_value = crate::options::CONFIG_FILE)]
+    pub config: PathBuf,
+    /// Directory of everything that the cluster keeps [default: /var/lib/xebec].
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// Address the API server listens on [default: 0.0.0.0].
+    #[arg(long)]
+    pub bind_address: Option<IpAddr>,
+    /// Port the API server listens on [default: 6443].
+    #[arg(long)]
+    pub secure_port: Option<u16>,
+    /// Pod address range, one per family, separated by a comma [default: 10.244.0.0/16].
+    #[arg(long)]
+    pub cluster_cidr: Option<String>,
+    /// Service address range, one per family, separated by a comma [default: 10.96.0.0/16].
+    #[arg(long)]
+    pub service_cidr: Option<String>,
+    /// Name of the node [default: the host name].
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// Address of the node, one per family, separated by a comma [default: that of the default route's link].
+    #[arg(long)]
+    pub node_ip: Option<String>,
+    /// Port the node's agent listens on [default: 10250].
+    #[arg(long)]
+    pub kubelet_port: Option<u16>,
+    /// Where to write the administrator's kubeconfig [default: <data-dir>/kubeconfig].
+    #[arg(long)]
+    pub kubeconfig_out: Option<PathBuf>,
+}
+
+/// Which cluster.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Directory of everything that the cluster keeps.
+    #[arg(long, default_value = crate::options::DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+/// Options of `uninstall`.
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Do not ask; needed where there is no terminal to answer at.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Options of `images`.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Which cluster.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ImagesCommand,
+}
+
+/// The subcommands of `images`.
+#[derive(Debug, Subcommand)]
+pub enum ImagesCommand {
+    /// List the images.
+    Ls,
+    /// Import OCI or docker archives (tar, also compressed).
+    Import {
+        /// Archives.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Give the imported image this name (archives with one image only).
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Pull images from their registries.
+    Pull {
+        /// References.
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
+    /// Remove images that no container uses.
+    Rm {
+        /// References or ids.
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
+}
