@@ -54,6 +54,5 @@ fn run(cli: cli::Cli) -> ExitCode {
 
 fn kubectl(args: Vec<String>) -> ExitCode {
     drop(rustls::crypto::ring::default_provider().install_default());
-    drop(args);
-    ExitCode::FAILURE //KUBECTL
+    xebec_kubectl::main(args)
 }
