@@ -67,7 +67,7 @@ say "images from Debian packages"
 "$here/build-images.sh" "$registry"
 
 say "three tiers"
-"${kubectl[@]}" create namespace "$namespace"
+printf '{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"%s"}}' "$namespace" | "${kubectl[@]}" apply --filename -
 for tier in redis backend frontend; do
     sed "s#localhost:5000#$registry#" "$here/$tier.yaml" >"$work/$tier.yaml"
     k apply --filename "$work/$tier.yaml"
