@@ -3,7 +3,8 @@
 //! A request is first negotiated from its headers ([`negotiate()`]); the caller answers `101 Switching Protocols` with
 //! the headers of the [`Handshake`] and hands the upgraded connection to [`exec::serve`] or [`portforward::serve`].
 //! Both speak every protocol a Kubernetes client may bring: WebSocket channels (`v5.channel.k8s.io` and older),
-//! SPDY/3.1, and SPDY inside WebSocket messages (KEP-4006). What comes out are plain byte streams that know nothing of the wire.
+//! SPDY/3.1, and SPDY inside WebSocket messages (KEP-4006). What comes out are plain byte streams that know nothing
+//! of the wire.
 //!
 //! Nothing here depends on hyper: any `AsyncRead + AsyncWrite` will do.
 

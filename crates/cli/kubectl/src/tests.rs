@@ -211,8 +211,8 @@ async fn rollout_status_and_wait() {
 
 #[tokio::test]
 async fn describe_shows_events() {
-    let events = json!({"items": [{"type": "Normal", "reason": "Scaled", "message": "up", "source": {"component": "dc"},
-        "lastTimestamp": "2020-01-01T00:00:00Z"}]});
+    let events = json!({"items": [{"type": "Normal", "reason": "Scaled", "message": "up",
+        "source": {"component": "dc"}, "lastTimestamp": "2020-01-01T00:00:00Z"}]});
     let answers = vec![
         (WEB, 200, deployment()),
         ("GET /apis/apps/v1/namespaces/default/replicasets", 200, json!({"items": []})),

@@ -10,8 +10,8 @@ pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The addresses by which others reach this machine, the primary first and at most one per family: those of the link that
-/// the default route leaves by, else of any link that is not the loopback.
+/// The addresses by which others reach this machine, the primary first and at most one per family: those of the
+/// link that the default route leaves by, else of any link that is not the loopback.
 ///
 /// # Errors
 /// If there is none.

@@ -1,8 +1,8 @@
 //! What a controller has asked for but its informer has not seen yet.
 //!
-//! An informer lags behind the writes of its own process. A controller that creates pods must not count them as missing
-//! until they show up, or it creates them again; so it waits until everything it asked for has been observed (upstream's
-//! `ControllerExpectations`).
+//! An informer lags behind the writes of its own process. A controller that creates pods must not count them as
+//! missing until they show up, or it creates them again; so it waits until everything it asked for has been
+//! observed (upstream's `ControllerExpectations`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};

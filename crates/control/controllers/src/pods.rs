@@ -48,8 +48,8 @@ pub fn seconds_until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp
     Some((since + i64::from(min_ready_seconds) - now.as_second()).max(0))
 }
 
-/// The order in which a controller gives pods up: first those that matter least. `rank` is the number of sibling pods on the
-/// same node (upstream's `ActivePodsWithRanks`).
+/// The order in which a controller gives pods up: first those that matter least. `rank` is the number of sibling
+/// pods on the same node (upstream's `ActivePodsWithRanks`).
 pub fn deletion_order(a: (&Pod, usize), b: (&Pod, usize), now: Timestamp) -> Ordering {
     let ((a, rank_a), (b, rank_b)) = (a, b);
     let assigned = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.as_ref()).is_some();
@@ -83,7 +83,8 @@ fn restarts(pod: &Pod) -> i32 {
     statuses.into_iter().flatten().map(|c| c.restart_count).max().unwrap_or(0)
 }
 
-/// Younger first, with ages compared by magnitude as upstream's `LogarithmicScaleDown` does, so that pods of similar age tie.
+/// Younger first, with ages compared by magnitude as upstream's `LogarithmicScaleDown` does, so that pods of
+/// similar age tie.
 fn youngest(a: Option<Timestamp>, b: Option<Timestamp>, now: Timestamp) -> Ordering {
     let magnitude = |t: Option<Timestamp>| {
         let age = t.map_or(0, |t| now.as_second() - t.as_second()).max(0);

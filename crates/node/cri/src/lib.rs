@@ -1,7 +1,7 @@
 //! The seam between kubelet and container runtime, shaped like CRI v1.
 //!
-//! The kubelet knows only the two traits here, [`RuntimeService`] and [`ImageService`]. The embedded runtime implements
-//! them in-process; an adapter can put any external CRI socket behind them. Names follow
+//! The kubelet knows only the two traits here, [`RuntimeService`] and [`ImageService`]. The embedded runtime
+//! implements them in-process; an adapter can put any external CRI socket behind them. Names follow
 //! `k8s.io/cri-api/pkg/apis/runtime/v1`; types are leaner where CRI carries what Linux does not need.
 //!
 //! Two things differ from the gRPC API on purpose. Streams ([`RuntimeService::exec`], [`RuntimeService::attach`],

@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn docker_nulls_are_empty() {
-        let json = br#"{"config":{"Entrypoint":null,"Cmd":["sh"],"Volumes":{"/data":{}}},"rootfs":{"diff_ids":["a"]}}"#;
+        let json = br#"{"config":{"Entrypoint":null,"Cmd":["sh"],"Volumes":{"/data":{}}},
+            "rootfs":{"diff_ids":["a"]}}"#;
         let config = Config::parse(json).unwrap().into_config();
         assert!(config.entrypoint.is_empty());
         assert_eq!(config.volumes, ["/data"]);

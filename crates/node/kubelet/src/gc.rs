@@ -1,7 +1,7 @@
 //! Rare chores: log rotation and removal of unused images when their file system fills.
 //!
-//! They run when a container has died (that is when there may be something to do), at most once a minute, and otherwise
-//! every ten minutes with jitter, because a log also grows while nothing dies.
+//! They run when a container has died (that is when there may be something to do), at most once a minute, and
+//! otherwise every ten minutes with jitter, because a log also grows while nothing dies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -17,7 +17,8 @@ const APPLETS: &[&str] = &[
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nnobody:x:65534:\n";
 
-/// The image as an uncompressed OCI archive (image layout 1.0.0). The bytes depend on this version of the program only.
+/// The image as an uncompressed OCI archive (image layout 1.0.0). The bytes depend on this version of the program
+/// only.
 pub fn image_archive() -> Vec<u8> {
     let layer = layer();
     let config = config(&layer);

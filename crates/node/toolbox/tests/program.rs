@@ -36,8 +36,8 @@ fn sh(script: &str) -> (String, i32) {
 #[test]
 fn the_program_is_static_and_small() {
     assert!(xebec_toolbox::PROGRAM.len() < 1_500_000);
-    // The program headers of a 64-bit ELF file: offset at 32, size of one at 54, number at 56. PT_INTERP (3) would name
-    // a loader that the image does not have.
+    // The program headers of a 64-bit ELF file: offset at 32, size of one at 54, number at 56. PT_INTERP (3) would
+    // name a loader that the image does not have.
     let number = |at: usize, len: usize| {
         let bytes = &xebec_toolbox::PROGRAM[at..at + len];
         bytes.iter().rev().fold(0, |n, b| (n << 8) | usize::from(*b))

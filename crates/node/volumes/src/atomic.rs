@@ -1,8 +1,8 @@
 //! The atomic writer: all files of a volume change at one instant.
 //!
-//! Layout as upstream's, because applications watch it: files live in directory `..<time>`, the symlink `..data` points
-//! to it, and each visible name is a symlink through `..data`. An update writes a new directory and renames a new
-//! `..data` over the old one (rename(2) is atomic).
+//! Layout as upstream's, because applications watch it: files live in directory `..<time>`, the symlink `..data`
+//! points to it, and each visible name is a symlink through `..data`. An update writes a new directory and renames
+//! a new `..data` over the old one (rename(2) is atomic).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -138,7 +138,8 @@ mod tests {
     fn fields_of_a_pod() {
         let pod: Pod = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "p", "namespace": "n", "labels": {"a": "x\"y", "b": "2"}},
-            "spec": {"containers": []}, "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd::1"}]}
+            "spec": {"containers": []},
+            "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd::1"}]}
         }))
         .unwrap();
         let get = |path| pod_field(&pod, path).unwrap().unwrap_or_default();

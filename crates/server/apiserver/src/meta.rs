@@ -232,7 +232,8 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         if !added.is_empty() {
             let list = added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
             let text = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+                "no new finalizers can be added if the object is being deleted, \
+                 found new finalizers []string{{{list}}}"
             );
             errors.push(forbidden(&path.child("finalizers"), text));
         }

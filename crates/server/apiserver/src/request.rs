@@ -11,8 +11,8 @@ pub struct RequestInfo {
     pub is_resource: bool,
     /// The path.
     pub path: String,
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for other paths the method in
-    /// lower case.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for other paths the
+    /// method in lower case.
     pub verb: &'static str,
     /// API group, empty for core.
     pub group: String,

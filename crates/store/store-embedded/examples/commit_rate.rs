@@ -38,8 +38,8 @@ async fn main() {
             let creates = rate(&store, tasks, Precondition::Absent).await;
             let updates = rate(&store, tasks, Precondition::None).await;
             println!(
-                "store, {tasks:>2} writers, {watchers:>2} watchers: {creates:>7.0} creates/s {updates:>7.0} updates/s, \
-                 {} MB resident",
+                "store, {tasks:>2} writers, {watchers:>2} watchers: {creates:>7.0} creates/s \
+                 {updates:>7.0} updates/s, {} MB resident",
                 resident() >> 20
             );
         }

@@ -117,8 +117,8 @@ impl Engine {
 
     /// Lets merges drop what was overwritten.
     ///
-    /// fjall does so by itself only while no snapshot has ever been opened, or once enough of them have closed; a store
-    /// that is listed now and then and written often would grow in between.
+    /// fjall does so by itself only while no snapshot has ever been opened, or once enough of them have closed; a
+    /// store that is listed now and then and written often would grow in between.
     pub fn move_horizon(&self) {
         if self.snapshots.swap(false, Ordering::Relaxed) {
             for _ in 0..SNAPSHOTS_PER_HORIZON {

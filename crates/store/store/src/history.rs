@@ -1,7 +1,7 @@
 //! The recent past that watches are served from: a bounded ring of events, shared by all watchers.
 //!
-//! A watcher is a position in the ring and nothing more. It has no queue of its own, so a hundred slow watchers cost no
-//! memory, and one that falls behind the ring's tail ends with [`StoreError::Compacted`] and lists again.
+//! A watcher is a position in the ring and nothing more. It has no queue of its own, so a hundred slow watchers
+//! cost no memory, and one that falls behind the ring's tail ends with [`StoreError::Compacted`] and lists again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

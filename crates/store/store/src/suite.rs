@@ -1,7 +1,8 @@
 //! What every backend must do, as one program.
 //!
-//! A backend's test calls [`run`] with a function that opens the store of a name: the first time empty, and later, when
-//! the suite has dropped every handle to it, with what it held. Failures are panics that say what was expected.
+//! A backend's test calls [`run`] with a function that opens the store of a name: the first time empty, and later,
+//! when the suite has dropped every handle to it, with what it held. Failures are panics that say what was
+//! expected.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

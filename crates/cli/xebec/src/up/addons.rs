@@ -33,7 +33,8 @@ pub async fn roles(client: &Client) -> Result<()> {
     ensure::<ClusterRoleBinding>(Api::all(client.clone()), binding).await
 }
 
-/// Makes the `kube-dns` Service and this node's share of it. The Service has no selector: every node answers its own pods.
+/// Makes the `kube-dns` Service and this node's share of it. The Service has no selector: every node answers its
+/// own pods.
 pub async fn dns(client: &Client, address: IpAddr, node: &str, gateways: &[IpAddr]) -> Result<()> {
     let service = json!({
         "metadata": {"name": "kube-dns", "labels": {

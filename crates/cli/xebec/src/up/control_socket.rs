@@ -1,7 +1,7 @@
 //! The socket by which `xebec images` reaches a running cluster.
 //!
-//! The image store belongs to one process. While a cluster runs, that is the cluster's, so other commands ask it: one line of
-//! JSON there, one back. The socket lies in the data directory, which only root may enter.
+//! The image store belongs to one process. While a cluster runs, that is the cluster's, so other commands ask it:
+//! one line of JSON there, one back. The socket lies in the data directory, which only root may enter.
 
 use std::io;
 use std::path::{Path, PathBuf};

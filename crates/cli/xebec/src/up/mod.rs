@@ -1,7 +1,7 @@
 //! `xebec up`: a one-node cluster in the foreground.
 //!
-//! The order is that of need: certificates, store, API server, controllers and scheduler, then the node. Everything after
-//! the API server talks to it through clients that act under an identity of their own.
+//! The order is that of need: certificates, store, API server, controllers and scheduler, then the node. Everything
+//! after the API server talks to it through clients that act under an identity of their own.
 
 mod addons;
 mod certificates;

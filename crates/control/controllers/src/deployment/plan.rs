@@ -1,7 +1,7 @@
 //! One step of a rollout: a function from a Deployment and its ReplicaSets to what should be scaled.
 //!
-//! A pass does one kind of step and leaves the next to the change that it causes, as upstream's `deployment/rolling.go`,
-//! `recreate.go` and `sync.go` do.
+//! A pass does one kind of step and leaves the next to the change that it causes, as upstream's
+//! `deployment/rolling.go`, `recreate.go` and `sync.go` do.
 
 use std::sync::Arc;
 

@@ -144,8 +144,8 @@ fn copied_annotations(deployment: &Deployment) -> BTreeMap<String, String> {
     copied.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// The annotations that the new set should carry, if they differ from those it has: the Deployment's own, and its number.
-/// A set that becomes new again by a rollback keeps its former numbers as history.
+/// The annotations that the new set should carry, if they differ from those it has: the Deployment's own, and its
+/// number. A set that becomes new again by a rollback keeps its former numbers as history.
 pub fn wanted_annotations(
     deployment: &Deployment,
     new: &ReplicaSet,

@@ -134,8 +134,8 @@ fn hints(backend: &Backend, distribution: Option<&str>) -> Option<EndpointHints>
     }
 }
 
-/// Plans the slices for these groups. Endpoints stay in the slice that has them; new ones fill slices with room; slices that
-/// end up empty go, except the last of its shape.
+/// Plans the slices for these groups. Endpoints stay in the slice that has them; new ones fill slices with room;
+/// slices that end up empty go, except the last of its shape.
 pub fn plan(template: &ObjectMeta, groups: Groups, existing: &[Arc<EndpointSlice>]) -> Plan {
     let mut plan = Plan::default();
     let mut left: Vec<Arc<EndpointSlice>> = existing.to_vec();

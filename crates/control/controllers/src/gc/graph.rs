@@ -95,8 +95,9 @@ pub enum Verdict {
     Delete(PropagationPolicy),
 }
 
-/// Decides, as upstream's `attemptToDeleteItem` does. An item with a living owner stays; one whose owner waits for it goes
-/// in the foreground if it has finalizers or dependents to wait for, which [`Graph::owners_of`] cannot know, so always.
+/// Decides, as upstream's `attemptToDeleteItem` does. An item with a living owner stays; one whose owner waits for
+/// it goes in the foreground if it has finalizers or dependents to wait for, which [`Graph::owners_of`] cannot
+/// know, so always.
 pub fn verdict(item: &Item, owners: &Owners) -> Verdict {
     if !owners.solid.is_empty() {
         let leave: Vec<String> = owners.gone.iter().chain(&owners.waiting).map(|o| o.uid.clone()).collect();

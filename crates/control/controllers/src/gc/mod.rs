@@ -1,7 +1,7 @@
 //! Garbage collection by ownerReferences: dependents of deleted owners, foreground deletion and orphaning.
 //!
-//! A graph of every object's owners is kept from metadata watches over all resources that discovery offers. Which resources
-//! there are changes with CustomResourceDefinitions, so the set of watches follows them.
+//! A graph of every object's owners is kept from metadata watches over all resources that discovery offers. Which
+//! resources there are changes with CustomResourceDefinitions, so the set of watches follows them.
 
 mod graph;
 mod monitors;
@@ -46,8 +46,8 @@ impl GarbageCollector {
         api_for(&self.client, &item.resource, &item.namespace)
     }
 
-    /// Whether an owner that the graph does not hold exists all the same: it may be younger than the graph's watches, or of a
-    /// kind without one.
+    /// Whether an owner that the graph does not hold exists all the same: it may be younger than the graph's
+    /// watches, or of a kind without one.
     async fn exists(&self, item: &Item, owner: &Owner) -> Result<bool, kube::Error> {
         let known = self.graph().resource(&owner.api_version, &owner.kind);
         let Some((resource, namespaced)) = known else {

@@ -21,7 +21,8 @@ pub enum CidrError {
     Exhausted(String),
 }
 
-/// The cluster's pod range and the prefix length of a node's share: /24 for IPv4, /64 for IPv6, as upstream's defaults.
+/// The cluster's pod range and the prefix length of a node's share: /24 for IPv4, /64 for IPv6, as upstream's
+/// defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterCidr {
     text: String,

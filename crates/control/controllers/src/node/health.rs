@@ -211,7 +211,9 @@ mod tests {
             serde_json::from_value(json!({"spec": {"containers": [], "tolerations": tolerations}})).unwrap()
         };
         let now = at("2024-01-01T00:02:00Z");
-        let limited = json!([{"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]);
+        let limited = json!([
+            {"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+        ]);
         assert_eq!(tolerated_for(&node, &pod(limited), now), Some(Duration::from_secs(240)));
         assert_eq!(tolerated_for(&node, &pod(json!([{"operator": "Exists"}])), now), None);
         assert_eq!(tolerated_for(&node, &pod(json!([])), now), Some(Duration::ZERO));

@@ -32,7 +32,8 @@ pub fn run(arguments: &[String]) -> Answer {
     Ok(0)
 }
 
-/// `get [-q] [-O -] URL`: the body only, fails unless the status is 2xx. Options of wget that change nothing are taken.
+/// `get [-q] [-O -] URL`: the body only, fails unless the status is 2xx. Options of wget that change nothing are
+/// taken.
 pub fn get(arguments: &[String]) -> Answer {
     let mut url = None;
     let mut rest = arguments.iter();

@@ -1,8 +1,8 @@
 //! A very small shell: enough for `kubectl exec -it … -- sh` and one-liners.
 //!
-//! Words with quotes, `$NAME`, `${NAME}`, `$?`, `$$`; `;`, newline, `&&`, `||`, `|`, `!`; `<`, `>`, `>>`, `2>`, `2>&1`;
-//! `NAME=value`; the builtins cd, exit, export, unset, exec and `:`. Everything else that a real shell has (loops,
-//! `if`, functions, `$(…)`, patterns, background) is refused with a message rather than misunderstood.
+//! Words with quotes, `$NAME`, `${NAME}`, `$?`, `$$`; `;`, newline, `&&`, `||`, `|`, `!`; `<`, `>`, `>>`, `2>`,
+//! `2>&1`; `NAME=value`; the builtins cd, exit, export, unset, exec and `:`. Everything else that a real shell has
+//! (loops, `if`, functions, `$(…)`, patterns, background) is refused with a message rather than misunderstood.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};

@@ -106,8 +106,8 @@ pub struct Authenticators {
 }
 
 impl Authenticators {
-    /// A chain of authenticators, asked in order; `anonymous` says whether those who present nothing are let through to
-    /// authorization.
+    /// A chain of authenticators, asked in order; `anonymous` says whether those who present nothing are let
+    /// through to authorization.
     #[must_use]
     pub fn new(chain: Vec<Box<dyn Authenticator>>, anonymous: bool) -> Self {
         Self { chain, anonymous }

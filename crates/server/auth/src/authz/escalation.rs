@@ -53,8 +53,8 @@ pub enum EscalationError {
     },
 }
 
-/// Checks that `user` may write a role named `name` with these rules: by the verb `escalate` on it, or by having all of
-/// them.
+/// Checks that `user` may write a role named `name` with these rules: by the verb `escalate` on it, or by having
+/// all of them.
 ///
 /// # Errors
 /// [`EscalationError::NotHeld`].

@@ -196,7 +196,8 @@ fn components() -> Vec<ClusterRole> {
                 rule(
                     "*",
                     "core",
-                    "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/spec nodes/stats",
+                    "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy \
+                     nodes/spec nodes/stats",
                 ),
             ],
         ),

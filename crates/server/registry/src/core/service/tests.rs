@@ -153,8 +153,8 @@ fn services_are_refused_in_upstreams_words() {
         (json!({}), "spec.ports: Required value"),
         (
             json!({"type": "X", "ports": [{"port": 1}]}),
-            "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \
-             \"NodePort\"",
+            "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"ExternalName\", \
+             \"LoadBalancer\", \"NodePort\"",
         ),
         (
             json!({"ports": [{"port": 0, "targetPort": 1}]}),
