@@ -23,7 +23,7 @@ use crate::query::Query;
 use crate::reply::{self, Reply};
 use crate::request::RequestInfo;
 use crate::server::Server;
-use crate::{compress, meta, paths};
+use crate::{compress, meta, paths, wire};
 
 /// The largest body of a request, in bytes; upstream's limit.
 const MAX_BODY: usize = 3 << 20;
@@ -53,10 +53,11 @@ impl Server {
         B::Error: Into<BodyError>,
     {
         let started = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or(""));
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let audit_id = audit_id(&parts);
+        let protobuf = wire::wanted(&self.api, &info, &mut parts.headers);
         let summary = info.clone();
         let answer = AssertUnwindSafe(self.limited(parts, query, info, body, &peer)).catch_unwind();
         let reply = match answer.await {
@@ -73,6 +74,9 @@ impl Server {
             }
         };
         let mut response = reply.unwrap_or_else(|status| reply::status(&status));
+        if protobuf {
+            response = wire::answer(response);
+        }
         response.headers_mut().insert(AUDIT_ID.clone(), audit_id);
         let known = self.api.target(&summary).is_ok();
         self.metrics.count(&summary, known, response.status().as_u16(), started.elapsed());
@@ -119,7 +123,7 @@ impl Server {
         let user = self.authenticate(&parts, peer, now)?;
         let user = self.impersonate(&mut parts, user)?;
         self.api.gate.authorize(&user, &info)?;
-        let body = read(body).await?;
+        let body = wire::request(&parts.method, &info, &mut parts.headers, read(body).await?)?;
         let upgrade = Mutex::new(parts.extensions.remove::<OnUpgrade>());
         let call = Call { info, query, headers: parts.headers, user, body, now, upgrade };
         if call.info.is_resource {

@@ -38,6 +38,7 @@ mod subresources;
 mod table;
 mod token;
 mod verbs;
+mod wire;
 mod write;
 
 pub use bootstrap::BootstrapError;

@@ -1,7 +1,7 @@
 //! What the client wants to read and what it has written: media types and their parameters.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use serde_json::Value;
 use xebec_types::Status;
 
@@ -101,6 +101,19 @@ pub fn wanted(headers: &HeaderMap, shapes: bool) -> Result<Wanted, Status> {
         return Ok(Wanted { encoding, shape });
     }
     Err(Status::not_acceptable(&ACCEPTED))
+}
+
+/// The `Accept` header that asks for JSON where the client's asks for protobuf; `None` if it does not. Tables are left
+/// out: protobuf does not have them.
+pub fn protobuf_as_json(headers: &HeaderMap) -> Option<HeaderValue> {
+    let texts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let wanted: Vec<String> = texts
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|text| Media::parse(text).parameter("as") != "Table")
+        .filter_map(|text| Some(format!("application/json{}", text.strip_prefix(xebec_wire::MEDIA_TYPE)?)))
+        .collect();
+    if wanted.is_empty() { None } else { HeaderValue::from_str(&wanted.join(",")).ok() }
 }
 
 /// The media type of a body without parameters; JSON when there is none, as upstream takes it.

@@ -89,10 +89,9 @@ async fn what_is_refused_is_told_in_upstreams_words() {
         (code.as_u16(), answer["message"].as_str().unwrap()),
         (400, "field label not supported: data.k")
     );
-    let (code, _) =
-        server.send(Method::POST, MAPS, "application/vnd.kubernetes.protobuf", "k8s".into()).await;
+    let (code, _) = server.send(Method::POST, MAPS, "application/cbor", "k8s".into()).await;
     assert_eq!(code, 415);
-    let (code, _) = server.get_as(MAPS, "application/vnd.kubernetes.protobuf").await;
+    let (code, _) = server.get_as(MAPS, "application/cbor").await;
     assert_eq!(code, 406);
     let (code, _) =
         server.send(Method::PATCH, &format!("{MAPS}/a"), "application/apply-patch+yaml", "{}".into()).await;
