@@ -51,6 +51,6 @@ where
         result.and(removed)
     });
     if let Err(error) = result {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
