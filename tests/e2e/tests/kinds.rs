@@ -402,7 +402,8 @@ fn kinds() -> Vec<Kind> {
             "EndpointSlice",
             true,
             json!({
-                "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}], "ports": [{"port": 80, "name": ""}],
+                "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}],
+                "ports": [{"port": 80, "name": ""}],
             }),
         ),
         ("coordination.k8s.io/v1", "Lease", true, json!({"spec": {"holderIdentity": "me"}})),

@@ -171,7 +171,7 @@ fn what_goes_wrong_is_told() {
 fn termination_is_graceful_until_it_is_not() {
     run(Options::default(), async |cluster| {
         let client = cluster.client();
-        // The server of the toolbox ends at SIGTERM by itself; a shell that waits for a child as first process does not.
+        // The server of the toolbox ends at SIGTERM by itself; a shell that waits for a child does not.
         ready_pod(
             cluster,
             json!({
@@ -183,12 +183,16 @@ fn termination_is_graceful_until_it_is_not() {
             }),
         )
         .await?;
-        ready_pod(cluster, json!({
-            "metadata": {"name": "stubborn"},
-            "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
-                "name": "main", "image": "xebec/toolbox", "command": ["sh", "-c", "sh -c 'cat /dev/zero > /dev/null'; true"],
-            }]},
-        }))
+        ready_pod(
+            cluster,
+            json!({
+                "metadata": {"name": "stubborn"},
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+                    "name": "main", "image": "xebec/toolbox",
+                    "command": ["sh", "-c", "sh -c 'cat /dev/zero > /dev/null'; true"],
+                }]},
+            }),
+        )
         .await?;
         for name in ["polite", "stubborn"] {
             pods(&client).delete(name, &DeleteParams::default()).await?;

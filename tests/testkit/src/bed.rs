@@ -1,7 +1,7 @@
 //! The network namespace of a cluster and the veth pair that joins it to the machine.
 //!
-//! Entered with setns(CLONE_NEWNET) only, through `nsenter --net`: `ip netns exec` would also remount /sys and hide the
-//! control groups.
+//! Entered with setns(CLONE_NEWNET) only, through `nsenter --net`: `ip netns exec` would also remount /sys and hide
+//! the control groups.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! How many clusters run at once on this machine, over all test processes.
 //!
-//! A slot is a locked file. Its number gives a cluster its addresses and names; the kernel lets go of the lock whatever
-//! happens to the test, and the file tells the next holder what a killed test may have left.
+//! A slot is a locked file. Its number gives a cluster its addresses and names; the kernel lets go of the lock
+//! whatever happens to the test, and the file tells the next holder what a killed test may have left.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
