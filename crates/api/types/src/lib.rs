@@ -14,3 +14,6 @@ pub use identity::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, Gro
 pub use quantity::{Quantity, QuantityError};
 pub use selector::{FieldSelector, LabelSelector, SelectorError};
 pub use status::{Cause, Status, StatusDetails};
+
+/// The version of Kubernetes that the server and its nodes say they are: upstream's, with our own name as build.
+pub const KUBERNETES_VERSION: &str = "v1.36.2+xebec";

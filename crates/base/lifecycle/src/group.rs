@@ -34,11 +34,20 @@ pub enum GroupError {
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+/// How a component ended.
+#[derive(Debug)]
+struct Ended {
+    component: &'static str,
+    outcome: Result<Outcome, tokio::task::JoinError>,
+    /// Nobody had asked it to.
+    early: bool,
+}
+
 /// Named tasks with one cancellation token.
 #[derive(Debug)]
 pub struct Group {
     token: CancellationToken,
-    tasks: JoinSet<(&'static str, Result<Outcome, tokio::task::JoinError>)>,
+    tasks: JoinSet<Ended>,
 }
 
 impl Group {
@@ -59,41 +68,45 @@ impl Group {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         let task = tokio::spawn(async move { task.await.map_err(Into::into) });
-        self.tasks.spawn(async move { (component, task.await) });
+        let token = self.token.clone();
+        self.tasks.spawn(async move {
+            let outcome = task.await;
+            let early = !token.is_cancelled();
+            // Whoever waits for something that this component was to bring must not wait for ever.
+            token.cancel();
+            Ended { component, outcome, early }
+        });
     }
 
-    /// Waits for the token or for the first component that ends, then cancels the rest and gives them `grace` to end.
+    /// Waits until the token is cancelled, which the first component that ends does too, and gives the rest `grace` to
+    /// end.
     ///
     /// # Errors
     /// What made the group end, if nobody asked it to.
     pub async fn run(mut self, grace: Duration) -> Result<(), GroupError> {
-        let first = tokio::select! {
-            () = self.token.cancelled() => None,
-            ended = self.tasks.join_next() => ended,
+        self.token.cancelled().await;
+        let mut first = None;
+        let rest = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                match ended {
+                    Ok(ended) if ended.early && first.is_none() => first = Some(ended),
+                    _ => {}
+                }
+            }
         };
-        let asked = self.token.is_cancelled();
-        self.token.cancel();
-        let rest = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(grace, rest).await.is_err() {
+        let in_time = tokio::time::timeout(grace, rest).await.is_ok();
+        if !in_time {
             tracing::warn!(left = self.tasks.len(), "components did not stop in time and are dropped");
         }
-        match first {
-            Some(Ok((component, outcome))) => verdict(component, outcome, asked),
-            Some(Err(_)) | None => Ok(()),
-        }
+        first.map_or(Ok(()), |ended| Err(error_of(ended.component, ended.outcome)))
     }
 }
 
-fn verdict(
-    component: &'static str,
-    outcome: Result<Outcome, tokio::task::JoinError>,
-    asked: bool,
-) -> Result<(), GroupError> {
+fn error_of(component: &'static str, outcome: Result<Outcome, tokio::task::JoinError>) -> GroupError {
     match outcome {
-        Ok(Ok(())) if asked => Ok(()),
-        Ok(Ok(())) => Err(GroupError::Ended { component }),
-        Ok(Err(source)) => Err(GroupError::Failed { component, source }),
-        Err(_) => Err(GroupError::Panicked { component }),
+        Ok(Ok(())) => GroupError::Ended { component },
+        Ok(Err(source)) => GroupError::Failed { component, source },
+        Err(_) => GroupError::Panicked { component },
     }
 }
 

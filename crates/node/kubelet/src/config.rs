@@ -57,7 +57,7 @@ impl Config {
             resolv_conf: "/etc/resolv.conf".into(),
             max_pods: 110,
             node_labels: BTreeMap::new(),
-            version: "v1.36.0+xebec".into(),
+            version: xebec_types::KUBERNETES_VERSION.into(),
             server: None,
             log_max_bytes: 10 << 20,
             log_max_files: 5,

@@ -34,7 +34,7 @@ pub fn version() -> Value {
     json!({
         "major": "1",
         "minor": "36",
-        "gitVersion": concat!("v1.36.0+xebec.", env!("CARGO_PKG_VERSION")),
+        "gitVersion": xebec_types::KUBERNETES_VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

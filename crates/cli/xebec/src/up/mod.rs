@@ -27,12 +27,10 @@ pub use control_socket::{ImagesReply, ImagesRequest, ask as ask_images, serve_lo
 
 /// How long components get to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// What `status.nodeInfo` and `/version` say.
-pub const VERSION: &str = "v1.36.2+xebec";
 
 /// Runs a cluster until it is interrupted.
 pub fn main(args: UpArgs) -> Result<()> {
-    init_logs(LogFormat::Compact, "warn,xebec=info");
+    init_logs(LogFormat::Compact, "warn");
     let options = Options::resolve(args, &host::name())?;
     preflight::check()?;
     let data = DataDir::new(&options.data_dir);
@@ -55,10 +53,10 @@ async fn run(options: Options, data: DataDir) -> Result<()> {
         Some(Ok(())) => greet(&options, &progress),
         Some(Err(error)) => {
             token.cancel();
-            // The first error is the one to tell; what follows from it is not.
-            drop(group.run(GRACE).await);
-            return Err(error);
+            // What a component failed of is the cause of what `start` failed of.
+            return Err(group.run(GRACE).await.map_or_else(anyhow::Error::new, |()| error));
         }
+        // Interrupted, or a component failed, which is told below.
         None => {}
     }
     let ended = group.run(GRACE).await;

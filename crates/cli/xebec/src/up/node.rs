@@ -22,7 +22,7 @@ use xebec_service::{Proxy, ProxyConfig};
 use xebec_telemetry::Progress;
 
 use super::control::{Control, DOMAIN};
-use super::{VERSION, addons, certificates, control_socket};
+use super::{addons, certificates, control_socket};
 use crate::adapters::{LazyNetwork, StoredRootfs};
 use crate::datadir::DataDir;
 use crate::options::Options;
@@ -114,7 +114,7 @@ fn kubelet(
         xebec_kubelet::Config::new(options.node_name.clone(), control.node_ips.clone(), data.kubelet());
     config.cluster_dns = vec![options.dns_address()];
     config.cluster_domain = DOMAIN.into();
-    config.version = VERSION.into();
+    config.version = xebec_types::KUBERNETES_VERSION.into();
     config.server = Some(xebec_kubelet::ServerConfig {
         bind: SocketAddr::new(options.bind_address, options.kubelet_port),
         certificate,
