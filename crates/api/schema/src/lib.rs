@@ -14,6 +14,7 @@ pub mod rules;
 pub mod schema;
 pub mod table;
 pub mod validate;
+pub mod yaml;
 
 pub use crd::from_crd;
 pub use decode::{DecodeError, FieldValidation, Warning, decode};
@@ -23,3 +24,4 @@ pub use path::Path;
 pub use schema::{Kind, Schema};
 pub use table::{builtin, builtin_type};
 pub use validate::validate;
+pub use yaml::resolve_octals;

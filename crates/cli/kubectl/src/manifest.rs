@@ -150,8 +150,18 @@ fn take(source: &str, mut object: Value, documents: &mut Vec<Document>) -> Resul
         }
         return Ok(());
     }
+    resolve(&mut object);
     documents.push(Document { source: source.to_owned(), object });
     Ok(())
+}
+
+/// Reads YAML 1.1 octals (`defaultMode: 0400`) in kinds whose schema is known here: not in custom resources.
+fn resolve(object: &mut Value) {
+    let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    if let Some(schema) = xebec_schema::builtin(group, version, &kind) {
+        xebec_schema::resolve_octals(object, &schema);
+    }
 }
 
 #[cfg(test)]
@@ -168,5 +178,20 @@ mod tests {
         assert_eq!(kinds, [Value::Null, "A".into(), "B".into()]);
         assert_eq!(parse("f", "{\"kind\": \"Pod\"}").unwrap().len(), 1);
         assert!(parse("f", "- 1\n").is_err());
+    }
+
+    #[test]
+    fn octals_are_numbers_where_the_kind_is_known() {
+        let spec = "{template: {spec: {volumes: [{secret: {secretName: 0555, defaultMode: 0400}}]}}}";
+        let text = format!(
+            "kind: List\nitems:\n- {{apiVersion: apps/v1, kind: Deployment, spec: {spec}}}\n\
+             ---\napiVersion: example.com/v1\nkind: Boat\nspec: {{mode: 0400}}\n\
+             ---\napiVersion: v1\nkind: Pod\nspec: {{terminationGracePeriodSeconds: 010}}\n"
+        );
+        let read = parse("f", &text).unwrap();
+        let secret = &read[0].object["spec"]["template"]["spec"]["volumes"][0]["secret"];
+        assert_eq!(*secret, serde_json::json!({"secretName": "0555", "defaultMode": 256}));
+        assert_eq!(read[1].object["spec"]["mode"], "0400");
+        assert_eq!(read[2].object["spec"]["terminationGracePeriodSeconds"], 8);
     }
 }
