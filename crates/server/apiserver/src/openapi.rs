@@ -1,11 +1,13 @@
 //! `/openapi/v3` and `/openapi/v2`: the schemas of everything that is served, made when asked for and kept until the
 //! catalog changes.
 
+mod proto;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{ETAG, HeaderValue};
+use http::header::{ETAG, HeaderValue, VARY};
 use serde_json::{Map, Value, json};
 use xebec_registry::{Resource, Verb};
 use xebec_schema::openapi::{Flavour, reference, schemas};
@@ -22,31 +24,34 @@ use crate::server::Server;
 pub struct Documents(Mutex<(u64, HashMap<String, Bytes>)>);
 
 impl Documents {
-    fn get(&self, generation: u64, path: &str, make: impl FnOnce() -> Value) -> Bytes {
+    fn get(&self, generation: u64, path: &str, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.0 != generation {
             *kept = (generation, HashMap::new());
         }
-        kept.1.entry(path.to_owned()).or_insert_with(|| make().to_string().into()).clone()
+        kept.1.entry(path.to_owned()).or_insert_with(make).clone()
     }
 }
 
 /// Answers a path below `/openapi`.
 ///
 /// # Errors
-/// 404.
+/// 404; 406 if the client takes no form that there is.
 pub fn answer(server: &Arc<Server>, call: &Call, rest: &[&str]) -> Reply {
     let snapshot = server.api.catalog.snapshot();
-    let document = |path: &str, make: &dyn Fn() -> Value| server.openapi.get(snapshot.generation, path, make);
+    let kept = |path: &str, make: &dyn Fn() -> Bytes| server.openapi.get(snapshot.generation, path, make);
+    let document = |path: &str, make: &dyn Fn() -> Value| kept(path, &|| make().to_string().into());
     match rest {
         ["v2"] => {
-            let protobuf = crate::negotiate::accepted(&call.headers);
-            if !protobuf.is_empty()
-                && protobuf.iter().all(|media| !media.kind.contains("json") && media.kind != "*/*")
-            {
-                return Err(Status::not_acceptable(&["application/json"]));
-            }
-            Ok(tagged(document("v2", &|| v2(server, &snapshot))))
+            let mut response = match form(call)? {
+                Form::Json => tagged(JSON, document("v2", &|| v2(server, &snapshot))),
+                Form::Protobuf => {
+                    let make = || proto::document(&v2_with(v2_paths(&snapshot), Map::new())).into();
+                    tagged(proto::MEDIA_TYPE, kept("v2 protobuf", &make))
+                }
+            };
+            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+            Ok(response)
         }
         ["v3"] => {
             let mut paths = Map::new();
@@ -61,15 +66,38 @@ pub fn answer(server: &Arc<Server>, call: &Call, rest: &[&str]) -> Reply {
             let path = path.join("/");
             let known = group_versions(&snapshot).into_iter().find(|(known, ..)| *known == path);
             let (path, group, version) = known.ok_or_else(Status::no_such_resource)?;
-            Ok(tagged(document(&path, &|| v3(server, &snapshot, &group, &version))))
+            Ok(tagged(JSON, document(&path, &|| v3(server, &snapshot, &group, &version))))
         }
         _ => Err(Status::no_such_resource()),
     }
 }
 
-fn tagged(body: Bytes) -> http::Response<crate::body::Body> {
+/// Media type of the JSON form.
+const JSON: &str = "application/json";
+
+/// How the v2 document is written.
+enum Form {
+    Json,
+    Protobuf,
+}
+
+/// The first form of the v2 document that the client takes.
+fn form(call: &Call) -> Result<Form, Status> {
+    let accepted = crate::negotiate::accepted(&call.headers);
+    let known = accepted.iter().find_map(|media| match media.kind {
+        kind if proto::asked(kind) => Some(Form::Protobuf),
+        kind if kind.contains("json") || matches!(kind, "*/*" | "application/*") => Some(Form::Json),
+        _ => None,
+    });
+    match known {
+        None if !accepted.is_empty() => Err(Status::not_acceptable(&[JSON, proto::MEDIA_TYPE])),
+        known => Ok(known.unwrap_or(Form::Json)),
+    }
+}
+
+fn tagged(media_type: &str, body: Bytes) -> http::Response<crate::body::Body> {
     let etag = format!("\"{:016X}\"", fnv(&body));
-    let mut response = reply::json(200, body);
+    let mut response = reply::typed(media_type, body);
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(ETAG, etag);
     }
@@ -109,19 +137,31 @@ fn v3(server: &Server, snapshot: &Snapshot, group: &str, version: &str) -> Value
 fn v2(server: &Server, snapshot: &Snapshot) -> Value {
     let versions = group_versions(snapshot);
     let groups: Vec<(&str, &str)> = versions.iter().map(|(_, g, v)| (g.as_str(), v.as_str())).collect();
-    let (mut all, mut paths) = (Map::new(), Map::new());
+    let mut all = Map::new();
     for (_, group, version) in &versions {
         let served = in_version(snapshot, group, version);
         all.extend(definitions(server, &served, &groups, version, Flavour::V2));
-        for served in served {
+    }
+    v2_with(v2_paths(snapshot), all)
+}
+
+/// The paths of the v2 document, the same in each of its forms.
+fn v2_paths(snapshot: &Snapshot) -> Map<String, Value> {
+    let mut paths = Map::new();
+    for (_, group, version) in &group_versions(snapshot) {
+        for served in in_version(snapshot, group, version) {
             add_paths(&mut paths, &served.resource, version, Flavour::V2);
         }
     }
+    paths
+}
+
+fn v2_with(paths: Map<String, Value>, definitions: Map<String, Value>) -> Value {
     json!({
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": "v1.36.0" },
         "paths": paths,
-        "definitions": all,
+        "definitions": definitions,
     })
 }
 
@@ -243,15 +283,19 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, version: &str,
 }
 
 fn operation(gvk: &GroupVersionKind, action: &str, flavour: Flavour) -> Value {
-    let parameter = |name: &str| match flavour {
-        Flavour::V2 => json!({ "name": name, "in": "query", "type": "string", "uniqueItems": true }),
+    let parameter = |name: &str, kind: &str| match flavour {
+        Flavour::V2 => json!({ "name": name, "in": "query", "type": kind, "uniqueItems": true }),
         Flavour::V3 => {
-            json!({ "name": name, "in": "query", "schema": { "type": "string", "uniqueItems": true } })
+            json!({ "name": name, "in": "query", "schema": { "type": kind, "uniqueItems": true } })
         }
     };
     let mut parameters = Vec::new();
     if matches!(action, "post" | "put" | "patch") {
-        parameters = vec![parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")];
+        parameters =
+            ["dryRun", "fieldManager", "fieldValidation"].map(|name| parameter(name, "string")).into();
+    }
+    if action == "patch" {
+        parameters.push(parameter("force", "boolean"));
     }
     json!({
         "parameters": parameters,
