@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-/// What clients ask for. The first has an `@` that RFC 2045 does not allow in a media type; it is still what they send.
+/// What clients ask for. The first has an `@`, which RFC 2045 does not allow in a media type; clients send it still.
 const ASKED: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
