@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::{StreamExt, pin_mut};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -54,17 +54,23 @@ impl<K> Clone for Informer<K> {
 }
 
 struct Inner<K> {
-    objects: RwLock<HashMap<Key, Arc<K>>>,
+    objects: RwLock<Objects<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
     synced: Readiness,
     ready: Mutex<Option<ReadyHandle>>,
+}
+
+struct Objects<K> {
+    by_key: HashMap<Key, Arc<K>>,
+    /// The highest revision that the watch has told of. Whatever is not newer has been told, in order.
+    seen: u64,
 }
 
 impl<K> Default for Informer<K> {
     fn default() -> Self {
         let (ready, synced) = Readiness::new();
         Self(Arc::new(Inner {
-            objects: RwLock::default(),
+            objects: RwLock::new(Objects { by_key: HashMap::new(), seen: 0 }),
             handlers: RwLock::default(),
             synced,
             ready: Mutex::new(Some(ready)),
@@ -88,13 +94,20 @@ where
 
     /// One object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.0.objects.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.read().by_key.get(key).cloned()
     }
 
     /// All objects that `wanted` accepts.
     pub fn filter(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
-        let objects = self.0.objects.read().unwrap_or_else(PoisonError::into_inner);
-        objects.values().filter(|object| wanted(object)).cloned().collect()
+        self.read().by_key.values().filter(|object| wanted(object)).cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Objects<K>> {
+        self.0.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Objects<K>> {
+        self.0.objects.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All objects.
@@ -128,31 +141,56 @@ where
         }
     }
 
-    /// Applies one object as if the watch had told it: for tests, and for writers that know their own write.
+    /// Takes note of what an own write has answered, before the watch tells. An answer that the watch has overtaken says
+    /// nothing new: the object may have changed or gone since.
+    pub fn written(&self, object: Arc<K>) {
+        let old = {
+            let mut objects = self.write();
+            if revision(object.as_ref()) <= objects.seen {
+                return;
+            }
+            objects.by_key.insert(Key::of(object.as_ref()), object.clone())
+        };
+        self.changed(old, &object);
+    }
+
+    /// Applies one object as the watch tells it; public for tests.
     pub fn apply(&self, object: Arc<K>) {
-        let key = Key::of(object.as_ref());
-        let old = self.0.objects.write().unwrap_or_else(PoisonError::into_inner).insert(key, object.clone());
+        let (key, revision) = (Key::of(object.as_ref()), revision(object.as_ref()));
+        let old = {
+            let mut objects = self.write();
+            objects.seen = objects.seen.max(revision);
+            if objects.by_key.get(&key).is_some_and(|known| self::revision(known.as_ref()) > revision) {
+                return;
+            }
+            objects.by_key.insert(key, object.clone())
+        };
+        self.changed(old, &object);
+    }
+
+    fn changed(&self, old: Option<Arc<K>>, object: &Arc<K>) {
         match old {
             Some(old)
-                if old.meta().resource_version.is_some()
-                    && old.meta().resource_version == object.meta().resource_version => {}
-            Some(old) => self.tell(&Change::Updated(&old, &object)),
-            None => self.tell(&Change::Added(&object)),
+                if revision(old.as_ref()) == revision(object.as_ref()) && revision(object.as_ref()) > 0 => {}
+            Some(old) => self.tell(&Change::Updated(&old, object)),
+            None => self.tell(&Change::Added(object)),
         }
     }
 
     fn delete(&self, key: &Key, last: Option<K>) {
-        let old = self.0.objects.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        let old = {
+            let mut objects = self.write();
+            objects.seen = objects.seen.max(last.as_ref().map_or(0, revision));
+            objects.by_key.remove(key)
+        };
         if let Some(gone) = last.map(Arc::new).or(old) {
             self.tell(&Change::Deleted(&gone));
         }
     }
 
     fn replace(&self, listed: HashMap<Key, Arc<K>>) {
-        let gone: Vec<Key> = {
-            let objects = self.0.objects.read().unwrap_or_else(PoisonError::into_inner);
-            objects.keys().filter(|key| !listed.contains_key(key)).cloned().collect()
-        };
+        let gone: Vec<Key> =
+            { self.read().by_key.keys().filter(|key| !listed.contains_key(key)).cloned().collect() };
         for key in gone {
             self.delete(&key, None);
         }
@@ -169,6 +207,11 @@ where
             handler(change);
         }
     }
+}
+
+/// An object's revision. Those of one kind are ordered (KEP-5504); an object without one is older than all.
+fn revision<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -207,6 +250,21 @@ mod tests {
         informer.apply(Arc::new(config_map("a", "1")));
         informer.apply(Arc::new(config_map("a", "2")));
         assert_eq!(*seen.lock().unwrap(), ["added default/a", "updated default/a"]);
+    }
+
+    #[test]
+    fn an_answer_that_the_watch_has_overtaken_is_old() {
+        let (informer, seen) = watched();
+        informer.written(Arc::new(config_map("a", "5")));
+        informer.apply(Arc::new(config_map("a", "4")));
+        assert_eq!(revision(informer.list()[0].as_ref()), 5, "the watch lags behind our own write");
+        informer.apply(Arc::new(config_map("a", "7")));
+        informer.written(Arc::new(config_map("a", "6")));
+        assert_eq!(revision(informer.list()[0].as_ref()), 7, "the answer came late");
+        informer.delete(&Key::new("default", "a"), Some(config_map("a", "9")));
+        informer.written(Arc::new(config_map("a", "8")));
+        assert!(informer.list().is_empty(), "it is gone already");
+        assert_eq!(*seen.lock().unwrap(), ["added default/a", "updated default/a", "deleted default/a"]);
     }
 
     #[tokio::test]

@@ -86,11 +86,11 @@ impl EndpointsController {
         let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &key.namespace);
         for slice in plan.update {
             let written = api.replace(&slice.name_any(), &PostParams::default(), &slice).await?;
-            self.slices.apply(Arc::new(written));
+            self.slices.written(Arc::new(written));
         }
         for slice in plan.create {
             let written = api.create(&PostParams::default(), &slice).await?;
-            self.slices.apply(Arc::new(written));
+            self.slices.written(Arc::new(written));
         }
         for name in plan.delete {
             match api.delete(&name, &DeleteParams::default()).await {

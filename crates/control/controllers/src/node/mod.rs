@@ -91,7 +91,7 @@ impl Nodes {
         let patch = json!({"spec": {"podCIDR": given[0], "podCIDRs": given}});
         let api: Api<Node> = Api::all(self.client.clone());
         let node = api.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        self.nodes.apply(Arc::new(node));
+        self.nodes.written(Arc::new(node));
         Ok(true)
     }
 
