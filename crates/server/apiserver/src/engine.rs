@@ -42,7 +42,9 @@ pub fn decode_body(
     let (mut value, warnings) = match content_type {
         "application/json" => decode(schema, body, validation),
         "application/yaml" => {
-            decode(schema, negotiate::yaml_to_value(body)?.to_string().as_bytes(), validation)
+            let mut value = negotiate::yaml_to_value(body)?;
+            xebec_schema::resolve_octals(&mut value, schema);
+            decode(schema, value.to_string().as_bytes(), validation)
         }
         _ => return Err(Status::unsupported_media_type(&negotiate::ACCEPTED)),
     }

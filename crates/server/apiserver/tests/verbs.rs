@@ -127,6 +127,21 @@ async fn yaml_goes_in_and_out() {
 }
 
 #[tokio::test]
+async fn octals_in_yaml_are_numbers() {
+    let server = TestServer::start().await;
+    server.post("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    let yaml = "metadata: {name: p, labels: {mode: 0400}}\nspec:\n  containers: [{name: c, image: i}]\n  \
+                volumes: [{name: v, secret: {secretName: s, defaultMode: 0400}}]\n";
+    let pods = "/api/v1/namespaces/default/pods";
+    let (code, pod) = server.send(Method::POST, pods, "application/yaml", yaml.into()).await;
+    assert_eq!(code, 201, "{pod}");
+    assert_eq!(pod["spec"]["volumes"][0]["secret"]["defaultMode"], 256);
+    assert_eq!(pod["metadata"]["labels"]["mode"], "0400");
+    let json = json!({"metadata": {"name": "q"}, "spec": {"terminationGracePeriodSeconds": "010"}});
+    assert_eq!(server.post(pods, json).await.0, 400, "JSON has no octals");
+}
+
+#[tokio::test]
 async fn generated_names_differ() {
     let server = TestServer::start().await;
     let body = json!({"metadata": {"generateName": "gen-"}});
