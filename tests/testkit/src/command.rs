@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
 
 /// No program that a test runs takes longer.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// What a program said.
 #[derive(Debug, Clone, Default)]

@@ -98,9 +98,10 @@ pub struct UninstallArgs {
 /// Options of `images`.
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
-    /// Which cluster.
-    #[command(flatten)]
-    pub data: DataArgs,
+    /// Directory of everything that the cluster keeps.
+    // Not `DataArgs`: here the option may stand before and after the subcommand.
+    #[arg(long, global = true, default_value = crate::options::DATA_DIR)]
+    pub data_dir: PathBuf,
     /// What to do.
     #[command(subcommand)]
     pub command: ImagesCommand,
@@ -132,4 +133,29 @@ pub enum ImagesCommand {
         #[arg(required = true)]
         references: Vec<String>,
     },
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn images_take_the_data_directory_anywhere() {
+        let read = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Images(args) => args.data_dir,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read("xebec images ls --data-dir /x"), PathBuf::from("/x"));
+        assert_eq!(read("xebec images --data-dir /x ls"), PathBuf::from("/x"));
+        assert_eq!(read("xebec images import a.tar b.tar --data-dir /x"), PathBuf::from("/x"));
+        assert_eq!(read("xebec images ls"), PathBuf::from(crate::options::DATA_DIR));
+    }
 }

@@ -13,7 +13,7 @@ use crate::up::{ImagesReply, ImagesRequest, ask_images, serve_locally};
 
 /// Carries the command out, on the running cluster if there is one.
 pub fn main(args: ImagesArgs) -> Result<()> {
-    let data = DataDir::new(std::path::absolute(&args.data.data_dir).context("data-dir")?);
+    let data = DataDir::new(std::path::absolute(&args.data_dir).context("data-dir")?);
     ensure!(rustix::process::geteuid().is_root(), "root is needed to read the image store; run it with sudo");
     data.create()?;
     let runtime =
