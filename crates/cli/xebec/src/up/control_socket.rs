@@ -77,9 +77,8 @@ pub async fn listen(path: PathBuf, store: ImageStore, token: CancellationToken) 
         let (store, token) = (store.clone(), token.clone());
         let (stream, _) = accepted?;
         tokio::spawn(async move {
-            match token.run_until_cancelled(answer(stream, &store)).await {
-                Some(Err(error)) => tracing::debug!(%error, "image request"),
-                Some(Ok(())) | None => {}
+            if let Some(Err(error)) = token.run_until_cancelled(answer(stream, &store)).await {
+                tracing::debug!(%error, "image request");
             }
         });
     }
