@@ -1,7 +1,7 @@
 //! Measurements of a running cluster: API writes, pod starts, idle cost.
 //!
-//! Every scenario works against the cluster of a kubeconfig (`$KUBECONFIG`), so that two clusters can be compared in one
-//! sitting. Figures go to stdout as one line of JSON per scenario; latencies are in milliseconds.
+//! Every scenario works against the cluster of a kubeconfig (`$KUBECONFIG`), so that two clusters can be compared
+//! in one sitting. Figures go to stdout as one line of JSON per scenario; latencies are in milliseconds.
 
 mod api;
 mod idle;

@@ -141,8 +141,8 @@ where
         }
     }
 
-    /// Takes note of what an own write has answered, before the watch tells. An answer that the watch has overtaken says
-    /// nothing new: the object may have changed or gone since.
+    /// Takes note of what an own write has answered, before the watch tells. An answer that the watch has overtaken
+    /// says nothing new: the object may have changed or gone since.
     pub fn written(&self, object: Arc<K>) {
         let old = {
             let mut objects = self.write();
