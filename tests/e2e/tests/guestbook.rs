@@ -1,5 +1,5 @@
-//! The example with real servers: Debian's packages in images of our own making, pulled from Debian's registry, deployed,
-//! scaled, updated and rolled back.
+//! The example with real servers: Debian's packages in images of our own making, pulled from Debian's registry,
+//! deployed, scaled, updated and rolled back.
 
 use anyhow::{Context, Result, ensure};
 use xebec_testkit::{Cluster, Options, binary, run};
