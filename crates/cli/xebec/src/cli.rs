@@ -71,7 +71,7 @@ pub struct UpArgs {
     /// Port the node's agent listens on [default: 10250].
     #[arg(long)]
     pub kubelet_port: Option<u16>,
-    /// Where to write the administrator's kubeconfig [default: <data-dir>/kubeconfig].
+    /// Where to write the administrator's kubeconfig [default: kubeconfig in the data directory].
     #[arg(long)]
     pub kubeconfig_out: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! The API server: the generic verbs over every resource, the watch cache, discovery and the HTTPS door.
 //!
-//! There is no handler for any kind. A request passes the filters ([`filters`]), is dispatched to a verb by what its
+//! There is no handler for any kind. A request passes the filters (`filters.rs`), is dispatched to a verb by what its
 //! path names, and the verb derives everything else from the resource's description.
 
 mod api;
