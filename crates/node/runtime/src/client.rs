@@ -42,7 +42,7 @@ pub enum ClientError {
     Start {
         /// Binary.
         exe: PathBuf,
-        /// Why; more may be in `supervisor.log` in the state directory.
+        /// Why, in the supervisor's own words where it had any.
         reason: String,
     },
     /// It could not be connected to.
@@ -368,8 +368,8 @@ async fn send(link: &Link, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Res
 /// Runs our binary as supervisor; it detaches itself and returns when it listens.
 fn start(options: &SupervisorOptions) -> Result<(), String> {
     std::fs::create_dir_all(&options.state_dir).map_err(|e| e.to_string())?;
-    let log = options.state_dir.join("supervisor.log");
-    let log = File::options().create(true).append(true).open(log).map_err(|e| e.to_string())?;
+    let path = options.state_dir.join("supervisor.log");
+    let log = File::options().create(true).append(true).open(&path).map_err(|e| e.to_string())?;
     let status = Command::new(&options.exe)
         .arg("supervisor")
         .arg("--state-dir")
@@ -385,6 +385,7 @@ fn start(options: &SupervisorOptions) -> Result<(), String> {
     if status.success() {
         Ok(())
     } else {
-        Err(format!("{status}; see supervisor.log in the state directory"))
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        Err(text.lines().next_back().map_or_else(|| status.to_string(), str::to_owned))
     }
 }

@@ -206,4 +206,31 @@ mod tests {
         assert_eq!(names, ["v2", "cpu,cpuacct", "name=systemd"]);
         assert_eq!(found[1].mount, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
     }
+
+    /// Instances share the parents of their roots; each makes them when it begins and removes them when it ends.
+    #[test]
+    fn instances_begin_and_end_side_by_side() {
+        let parent = format!("xebec-cgroup-race-{}", std::process::id());
+        let instance = |number: usize| {
+            let cgroups = Cgroups::detect(&format!("{parent}/{number}")).unwrap();
+            for _ in 0..50 {
+                let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+                let joined = cgroups.hierarchies.iter().try_for_each(|hierarchy| {
+                    let group = cgroups.path(hierarchy, "a/b");
+                    tree::make(hierarchy, &group)?;
+                    tree::write(&group.join("cgroup.procs"), &child.id().to_string())
+                });
+                child.kill().unwrap();
+                child.wait().unwrap();
+                while cgroups.remove_all().is_err() {}
+                joined.unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let instance = &instance;
+                scope.spawn(move || instance(number));
+            }
+        });
+    }
 }

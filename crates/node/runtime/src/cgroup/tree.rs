@@ -16,13 +16,33 @@ pub fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
         .map_err(io_error(path))
 }
 
-/// Makes a group and its parents.
+/// How often a group is begun anew whose parent another instance removes at the same moment.
+const ATTEMPTS: usize = 100;
+
+/// Makes a group and its parents. Other instances may make or remove the parents that they share with us meanwhile.
 pub fn make(hierarchy: &Hierarchy, path: &Path) -> Result<(), CgroupError> {
-    if path.is_dir() {
+    let cpuset = !hierarchy.v2 && hierarchy.controllers.iter().any(|c| c == "cpuset");
+    for _ in 1..ATTEMPTS {
+        match make_once(hierarchy, path, cpuset) {
+            Err(CgroupError::Io { source, .. }) if vanished(&source) => {}
+            other => return other,
+        }
+    }
+    make_once(hierarchy, path, cpuset)
+}
+
+/// Whether a group was removed under our hands: its files are gone, or their group is.
+fn vanished(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+fn make_once(hierarchy: &Hierarchy, path: &Path, cpuset: bool) -> Result<(), CgroupError> {
+    // A v1 cpuset that someone else has made a moment ago may still be empty: then it is ours to fill, from the top.
+    if path == hierarchy.mount || path.is_dir() && !(cpuset && cpuset_is_empty(path)) {
         return Ok(());
     }
     if let Some(parent) = path.parent().filter(|p| p.starts_with(&hierarchy.mount)) {
-        make(hierarchy, parent)?;
+        make_once(hierarchy, parent, cpuset)?;
         if hierarchy.v2 {
             delegate(hierarchy, parent)?;
         }
@@ -31,10 +51,7 @@ pub fn make(hierarchy: &Hierarchy, path: &Path) -> Result<(), CgroupError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(path)(error)),
         _ => {}
     }
-    if hierarchy.controllers.iter().any(|c| c == "cpuset") && !hierarchy.v2 {
-        inherit_cpuset(path)?;
-    }
-    Ok(())
+    if cpuset { inherit_cpuset(path) } else { Ok(()) }
 }
 
 /// Turns the controllers on for the children of a v2 group.
@@ -50,16 +67,23 @@ fn delegate(hierarchy: &Hierarchy, parent: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
+const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+fn is_empty(file: &Path) -> bool {
+    std::fs::read_to_string(file).unwrap_or_default().trim().is_empty()
+}
+
+fn cpuset_is_empty(path: &Path) -> bool {
+    CPUSET.iter().any(|file| is_empty(&path.join(file)))
+}
+
 /// A new v1 cpuset is empty and takes no process before it has CPUs and memory nodes.
 fn inherit_cpuset(path: &Path) -> Result<(), CgroupError> {
     let Some(parent) = path.parent() else { return Ok(()) };
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = std::fs::read_to_string(path.join(file)).unwrap_or_default();
-        if own.trim().is_empty() {
-            let from = parent.join(file);
-            let value = std::fs::read_to_string(&from).map_err(io_error(&from))?;
-            write(&path.join(file), value.trim())?;
-        }
+    for file in CPUSET.iter().filter(|file| is_empty(&path.join(file))) {
+        let from = parent.join(file);
+        let value = std::fs::read_to_string(&from).map_err(io_error(&from))?;
+        write(&path.join(file), value.trim())?;
     }
     Ok(())
 }
