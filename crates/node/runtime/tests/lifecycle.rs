@@ -146,8 +146,10 @@ async fn exec_in_all_its_forms() {
 async fn terminals() {
     let bed = bed().await;
     let sandbox = bed.sandbox("tty").await;
+    // The size comes by a way of its own: it may be later than the line.
+    let script = "read line; echo got $line; until stty size | grep '31 101'; do :; done; exec sleep 1000";
     let id = bed
-        .start_with(&sandbox, "main", "read line; echo got $line; stty size; exec sleep 1000", |c| {
+        .start_with(&sandbox, "main", script, |c| {
             c.tty = true;
             c.stdin = true;
         })
