@@ -5,6 +5,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
 use super::{account, aggregate, cluster_binding, cluster_role, rule, rule_for_names, subject, urls};
 use crate::user::groups;
 
+const COORDINATION: &str = "coordination.k8s.io";
 const READ: &str = "get list watch";
 const CHANGE: &str = "create delete deletecollection patch update";
 const ALL: &str = "create delete deletecollection get list patch update watch";
@@ -103,6 +104,7 @@ fn edit() -> Vec<PolicyRule> {
         rule(CHANGE, "policy", "poddisruptionbudgets"),
         rule(CHANGE, "networking.k8s.io", "ingresses networkpolicies"),
         rule(ALL, "coordination.k8s.io", "leases"),
+        rule(CHANGE, "events.k8s.io", "events"),
         rule(CHANGE, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
     ]
 }
@@ -122,6 +124,7 @@ fn view() -> Vec<PolicyRule> {
              resourcequotas resourcequotas/status",
         ),
         rule(READ, "core", "namespaces"),
+        rule(READ, "events.k8s.io", "events"),
         rule(READ, "discovery.k8s.io", "endpointslices"),
         rule(
             READ,
@@ -165,7 +168,13 @@ fn everybody() -> Vec<ClusterRole> {
         cluster_role("system:public-info-viewer", vec![urls("get", &format!("{HEALTH} /version /version/"))]),
         cluster_role(
             "system:monitoring",
-            vec![urls("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")],
+            vec![
+                urls(
+                    "get",
+                    "/flagz /healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/* /statusz",
+                ),
+                rule("get", "core", "nodes/metrics"),
+            ],
         ),
         cluster_role(
             "system:service-account-issuer-discovery",
@@ -196,8 +205,7 @@ fn components() -> Vec<ClusterRole> {
                 rule(
                     "*",
                     "core",
-                    "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy \
-                     nodes/spec nodes/stats",
+                    "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats",
                 ),
             ],
         ),
@@ -276,18 +284,16 @@ fn delegation() -> Vec<PolicyRule> {
     ]
 }
 
-fn leader(name: &str) -> Vec<PolicyRule> {
-    const COORDINATION: &str = "coordination.k8s.io";
+fn leader(verbs: &str, name: &str) -> Vec<PolicyRule> {
     vec![
         rule(EVENTS.0, EVENTS.1, EVENTS.2),
         rule("create", COORDINATION, "leases"),
-        rule_for_names("get update", COORDINATION, "leases", name),
-        rule("list watch", COORDINATION, "leases"),
+        rule_for_names(verbs, COORDINATION, "leases", name),
     ]
 }
 
 fn scheduler() -> Vec<PolicyRule> {
-    let mut rules = leader("kube-scheduler");
+    let mut rules = leader("get list update watch", "kube-scheduler");
     rules.extend(delegation());
     rules.extend([
         rule(
@@ -303,14 +309,17 @@ fn scheduler() -> Vec<PolicyRule> {
         rule(READ, "policy", "poddisruptionbudgets"),
         rule(READ, "storage.k8s.io", "csidrivers csinodes csistoragecapacities volumeattachments"),
         rule(READ, "resource.k8s.io", "deviceclasses resourceslices"),
-        rule("get list watch update patch", "resource.k8s.io", "resourceclaims"),
-        rule("patch update", "resource.k8s.io", "resourceclaims/status"),
+        rule(ALL, COORDINATION, "leasecandidates"),
+        rule("update", "core", "pods/finalizers"),
+        rule("create delete get list patch update watch", "resource.k8s.io", "resourceclaims"),
+        rule("get list patch update watch", "resource.k8s.io", "resourceclaims/status"),
+        rule("patch update", "resource.k8s.io", "resourceclaims/binding"),
     ]);
     rules
 }
 
 fn controller_manager() -> Vec<PolicyRule> {
-    let mut rules = leader("kube-controller-manager");
+    let mut rules = leader("get update", "kube-controller-manager");
     rules.extend(delegation());
     rules.extend([
         rule("create update", "core", "secrets serviceaccounts"),

@@ -2,9 +2,12 @@
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
-use super::rule;
+use super::{rule, rule_for_names};
 
 const READ: &str = "get list watch";
+const APPROVED: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const SIGNED: &str = "kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet \
+                      kubernetes.io/kubelet-serving kubernetes.io/legacy-unknown";
 
 /// The controllers by the name of their service account, and their rules.
 pub fn rules() -> Vec<(&'static str, Vec<PolicyRule>)> {
@@ -73,6 +76,7 @@ fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule(READ, "apps", "statefulsets"),
                 rule("update", "apps", "statefulsets/status statefulsets/finalizers"),
                 rule("create delete get patch update", "core", "pods"),
+                rule("update", "core", "pods/finalizers"),
                 rule("create delete get list patch update watch", "apps", "controllerrevisions"),
                 rule("create get list watch", "core", "persistentvolumeclaims"),
                 rule("delete update", "core", "persistentvolumeclaims"),
@@ -99,7 +103,7 @@ fn batch_and_scaling() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule("get list update watch", "batch", "cronjobs"),
                 rule("create delete get list patch update watch", "batch", "jobs"),
                 rule("update", "batch", "cronjobs/status cronjobs/finalizers"),
-                rule("delete list", "core", "pods"),
+                rule("delete list watch", "core", "pods"),
                 events(),
             ],
         ),
@@ -109,9 +113,9 @@ fn batch_and_scaling() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule(READ, "autoscaling", "horizontalpodautoscalers"),
                 rule("update", "autoscaling", "horizontalpodautoscalers/status"),
                 rule("get update", "*", "*/scale"),
-                rule("list", "core", "pods"),
-                rule("get list", "metrics.k8s.io", "pods"),
-                rule("get list", "custom.metrics.k8s.io external.metrics.k8s.io", "*"),
+                rule("list watch", "core", "pods"),
+                rule("list watch", "metrics.k8s.io", "pods"),
+                rule(READ, "custom.metrics.k8s.io external.metrics.k8s.io", "*"),
                 events(),
             ],
         ),
@@ -123,7 +127,6 @@ fn batch_and_scaling() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule(READ, "apps", "statefulsets"),
                 rule(READ, "policy", "poddisruptionbudgets"),
                 rule("update", "policy", "poddisruptionbudgets/status"),
-                rule("get list patch watch", "core", "pods"),
                 rule("patch update", "core", "pods/status"),
                 rule("get", "*", "*/scale"),
                 events(),
@@ -218,8 +221,6 @@ fn storage() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule("get list patch update watch", "core", "persistentvolumes"),
                 rule("patch update", "core", "persistentvolumeclaims/status"),
                 rule(READ, "core", "persistentvolumeclaims"),
-                rule(READ, "storage.k8s.io", "storageclasses"),
-                rule("get", "core", "endpoints secrets services"),
                 events(),
             ],
         ),
@@ -232,9 +233,7 @@ fn storage() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule("update", "core", "persistentvolumeclaims/status"),
                 rule("create delete get list watch", "core", "pods"),
                 rule(READ, "storage.k8s.io", "storageclasses"),
-                rule("create delete get", "core", "endpoints services"),
-                rule("get list", "core", "secrets"),
-                rule("get list watch", "core", "nodes"),
+                rule("list watch", "core", "nodes"),
                 rule("watch", "core", "events"),
                 events(),
             ],
@@ -247,7 +246,24 @@ fn storage() -> Vec<(&'static str, Vec<PolicyRule>)> {
             "pvc-protection-controller",
             vec![
                 rule("get list update watch", "core", "persistentvolumeclaims"),
+                rule("update", "core", "persistentvolumeclaims/status"),
                 rule(READ, "core", "pods"),
+                events(),
+            ],
+        ),
+        (
+            "selinux-warning-controller",
+            vec![
+                events(),
+                rule(READ, "core", "persistentvolumeclaims persistentvolumes pods"),
+                rule(READ, "storage.k8s.io", "csidrivers"),
+            ],
+        ),
+        (
+            "volumeattributesclass-protection-controller",
+            vec![
+                rule(READ, "core", "persistentvolumeclaims persistentvolumes"),
+                rule("get list update watch", "storage.k8s.io", "volumeattributesclasses"),
                 events(),
             ],
         ),
@@ -267,7 +283,7 @@ fn housekeeping() -> Vec<(&'static str, Vec<PolicyRule>)> {
             vec![
                 rule("delete get list watch", "core", "namespaces"),
                 rule("update", "core", "namespaces/finalize namespaces/status"),
-                rule("delete deletecollection get list", "*", "*"),
+                rule("delete deletecollection get list watch", "*", "*"),
             ],
         ),
         (
@@ -283,12 +299,24 @@ fn housekeeping() -> Vec<(&'static str, Vec<PolicyRule>)> {
             ],
         ),
         (
-            "taint-eviction-controller",
+            "device-taint-eviction-controller",
             vec![
                 rule("delete get list watch", "core", "pods"),
                 rule("patch update", "core", "pods/status"),
-                rule(READ, "core", "nodes"),
+                rule(READ, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"),
                 events(),
+            ],
+        ),
+        (
+            "resource-claim-controller",
+            vec![
+                rule(READ, "core", "pods"),
+                rule("update", "core", "pods/finalizers"),
+                rule("create delete get list watch", "resource.k8s.io", "resourceclaims"),
+                rule("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+                rule("patch update", "core", "pods/status"),
+                events(),
+                rule("patch update", "resource.k8s.io", "resourceclaims/binding"),
             ],
         ),
         (
@@ -326,7 +354,15 @@ fn accounts_and_expiry() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ),
         (
             "legacy-service-account-token-cleaner",
-            vec![rule("get", "core", "configmaps"), rule("delete patch", "core", "secrets")],
+            vec![
+                rule_for_names(
+                    "get",
+                    "core",
+                    "configmaps",
+                    "kube-apiserver-legacy-service-account-token-tracking",
+                ),
+                rule("delete patch", "core", "secrets"),
+            ],
         ),
         ("ttl-controller", vec![rule("list patch update watch", "core", "nodes"), events()]),
         ("ttl-after-finished-controller", vec![rule("delete get list watch", "batch", "jobs"), events()]),
@@ -339,7 +375,8 @@ fn accounts_and_expiry() -> Vec<(&'static str, Vec<PolicyRule>)> {
                     "certificates.k8s.io",
                     "certificatesigningrequests/approval certificatesigningrequests/status",
                 ),
-                rule("approve sign", "certificates.k8s.io", "signers"),
+                rule_for_names("approve", "certificates.k8s.io", "signers", APPROVED),
+                rule_for_names("sign", "certificates.k8s.io", "signers", SIGNED),
                 rule("create", "authorization.k8s.io", "subjectaccessreviews"),
                 events(),
             ],

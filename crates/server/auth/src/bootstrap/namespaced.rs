@@ -12,14 +12,8 @@ pub fn roles() -> Vec<Role> {
         metadata: metadata(name, Some(namespace)),
         rules: Some(rules),
     };
-    let leader = |name: &str| {
-        vec![
-            rule("watch", "core", "configmaps"),
-            rule_for_names("get update", "core", "configmaps", name),
-            rule("watch", "coordination.k8s.io", "leases"),
-            rule_for_names("get update", "coordination.k8s.io", "leases", name),
-        ]
-    };
+    let leader =
+        || vec![rule("create get list update watch", "coordination.k8s.io", "leasecandidates leases")];
     vec![
         role(
             SYSTEM,
@@ -45,8 +39,8 @@ pub fn roles() -> Vec<Role> {
                 rule("create patch update", "core events.k8s.io", "events"),
             ],
         ),
-        role(SYSTEM, "system::leader-locking-kube-controller-manager", leader("kube-controller-manager")),
-        role(SYSTEM, "system::leader-locking-kube-scheduler", leader("kube-scheduler")),
+        role(SYSTEM, "system::leader-locking-kube-controller-manager", leader()),
+        role(SYSTEM, "system::leader-locking-kube-scheduler", leader()),
         role(
             PUBLIC,
             "system:controller:bootstrap-signer",
