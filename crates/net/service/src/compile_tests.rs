@@ -72,7 +72,7 @@ fn ready_endpoints_or_those_that_still_serve() {
         lines(&service, &[&slice(&["10.0.0.2 st", "10.0.0.3 t"])]),
         ["10.96.0.1:80/Tcp addr4-1 10.0.0.2:8080", "0.0.0.0:30080/Tcp port4-masq-1 10.0.0.2:8080"]
     );
-    assert_eq!(lines(&service, &[]), ["10.96.0.1:80/Tcp reject", "0.0.0.0:30080/Tcp reject"]);
+    assert_eq!(lines(&service, &[]), ["10.96.0.1:80/Tcp rejected", "0.0.0.0:30080/Tcp rejected"]);
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn local_policies() {
 
     service.internal_local = true;
     assert_eq!(lines(&service, &[&both])[0], "10.96.0.1:80/Tcp addr4-1 10.0.0.1:8080");
-    assert_eq!(lines(&service, &[&there])[0], "10.96.0.1:80/Tcp drop");
-    assert_eq!(lines(&service, &[])[0], "10.96.0.1:80/Tcp reject");
+    assert_eq!(lines(&service, &[&there])[0], "10.96.0.1:80/Tcp dropped");
+    assert_eq!(lines(&service, &[])[0], "10.96.0.1:80/Tcp rejected");
 }
 
 #[test]

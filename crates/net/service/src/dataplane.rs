@@ -122,8 +122,8 @@ impl Dataplane {
     fn plan(&self, changes: &Changes, batches: &mut Vec<Batch>) {
         for ((set, ipv4), change) in &changes.sets {
             if *set == SetId::Class {
-                for (class, _) in &change.added {
-                    self.add_class(class, *ipv4, batches);
+                for (_, chain) in change.replaced.iter().chain(&change.added) {
+                    self.add_class(chain, *ipv4, batches);
                 }
             }
             self.delete(*set, *ipv4, &change.replaced, batches);
@@ -141,8 +141,8 @@ impl Dataplane {
         }
     }
 
-    fn add_class(&self, class: &[u8], ipv4: bool, batches: &mut Vec<Batch>) {
-        let class = Class::from_bytes(class).expect("invariant: made by to_bytes");
+    fn add_class(&self, chain: &[u8], ipv4: bool, batches: &mut Vec<Batch>) {
+        let class = Class::from_chain(&String::from_utf8_lossy(chain)).expect("invariant: made by chain");
         if !class.reject && !class.drop {
             rules::add_class_chain(room(batches), &self.config, ipv4, &class);
         }

@@ -16,7 +16,9 @@ pub enum SetId {
     Class,
     /// Front and number → endpoint.
     Endpoints,
-    /// Front and endpoint, for the check that a client's endpoint still serves.
+    /// Front and number → the endpoint's own number, where clients stay with their endpoint.
+    Choices,
+    /// Front and an endpoint's own number → endpoint, where clients stay with their endpoint.
     Live,
     /// Front and source range.
     Allowed,
@@ -30,14 +32,23 @@ pub enum SetId {
 
 impl SetId {
     /// All of them, in the order in which they are to be filled: what others lead to comes first.
-    pub const ALL: [Self; 7] =
-        [Self::Class, Self::Endpoints, Self::Live, Self::Allowed, Self::Vips, Self::Hairpin, Self::Services];
+    pub const ALL: [Self; 8] = [
+        Self::Class,
+        Self::Endpoints,
+        Self::Live,
+        Self::Choices,
+        Self::Allowed,
+        Self::Vips,
+        Self::Hairpin,
+        Self::Services,
+    ];
 
     /// Its name in the kernel.
     pub fn name(self, ipv4: bool) -> String {
         let base = match self {
             Self::Class => "class",
             Self::Endpoints => "eps",
+            Self::Choices => "own",
             Self::Live => "live",
             Self::Allowed => "allow",
             Self::Vips => "vips",
@@ -69,21 +80,22 @@ impl Elements {
     pub fn insert_front(&mut self, key: &FrontKey, front: &Front) {
         let ipv4 = key.ip.is_ipv4();
         let bytes = front_bytes(key);
-        self.insert(SetId::Services, ipv4, bytes.clone(), front.class.to_bytes());
+        self.insert(SetId::Services, ipv4, bytes.clone(), number_bytes(front.class.id(ipv4)));
         let numbered =
             |list: &[Endpoint], offset: u32| -> Vec<_> { (offset..).zip(list.iter().copied()).collect() };
         for (number, endpoint) in
             numbered(&front.endpoints, 0).into_iter().chain(numbered(&front.local, LOCAL_OFFSET))
         {
             let mut key = bytes.clone();
-            key.extend_from_slice(&number.to_ne_bytes());
+            key.extend(number_bytes(number));
             self.insert(SetId::Endpoints, ipv4, key, endpoint_bytes(&endpoint));
         }
         if front.class.affinity > 0 {
-            for endpoint in front.sticky() {
-                let mut key = bytes.clone();
-                key.extend(endpoint_bytes(endpoint));
-                self.insert(SetId::Live, ipv4, key, Vec::new());
+            let offset = if front.class.external_local { LOCAL_OFFSET } else { 0 };
+            for (number, (own, endpoint)) in (offset..).zip(front.sticky()) {
+                let key = |number: u32| [bytes.clone(), number_bytes(number)].concat();
+                self.insert(SetId::Choices, ipv4, key(number), number_bytes(own));
+                self.insert(SetId::Live, ipv4, key(own), endpoint_bytes(&endpoint));
             }
         }
         for range in &front.allowed {
@@ -154,6 +166,11 @@ pub(crate) fn front_bytes(key: &FrontKey) -> Vec<u8> {
     bytes.extend_from_slice(&[key.transport.number(), 0, 0, 0]);
     bytes.extend_from_slice(&port_bytes(key.port));
     bytes
+}
+
+/// A number as rules have it in a register.
+pub(crate) fn number_bytes(number: u32) -> Vec<u8> {
+    number.to_ne_bytes().to_vec()
 }
 
 fn endpoint_bytes(endpoint: &Endpoint) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! What Services come down to: fronts that lead to endpoints.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use xebec_netlink::Cidr;
 
@@ -96,6 +96,8 @@ pub struct Class {
     pub local: u16,
     /// Seconds that a client keeps its endpoint; 0 without session affinity.
     pub affinity: u32,
+    /// Tells classes apart whose identifiers would be the same; 0 but for the rarest of accidents.
+    pub variant: u32,
 }
 
 impl Class {
@@ -113,42 +115,54 @@ impl Class {
         endpoints: 0,
         local: 0,
         affinity: 0,
+        variant: 0,
     };
 
-    /// The class as it stands in the kernel's maps: three numbers in host order.
-    pub fn to_bytes(self) -> Vec<u8> {
-        let flags =
-            [self.node_port, self.reject, self.drop, self.masquerade, self.restricted, self.external_local];
-        let flags = flags.iter().enumerate().fold(0u32, |all, (bit, set)| all | u32::from(*set) << bit);
-        let counts = u32::from(self.endpoints) << 16 | u32::from(self.local);
-        [flags, counts, self.affinity].iter().flat_map(|word| word.to_ne_bytes()).collect()
+    /// The class as it stands in the kernel's maps: a digest of its chain's name (FNV-1a). Classes in use at the same
+    /// time are told apart by `variant` if they have the same.
+    pub fn id(&self, ipv4: bool) -> u32 {
+        digest(self.chain(ipv4).as_bytes())
     }
 
-    /// Reads what [`Class::to_bytes`] wrote.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let (flags, counts, affinity) = (word(0)?, word(4)?, word(8)?);
-        let flag = |bit: u32| flags & (1 << bit) != 0;
-        Some(Self {
-            node_port: flag(0),
-            reject: flag(1),
-            drop: flag(2),
-            masquerade: flag(3),
-            restricted: flag(4),
-            external_local: flag(5),
-            endpoints: u16::try_from(counts >> 16).ok()?,
-            local: u16::try_from(counts & 0xffff).ok()?,
-            affinity,
-        })
+    /// Reads what [`Class::chain`] wrote.
+    pub fn from_chain(name: &str) -> Option<Self> {
+        match name {
+            "rejected" => return Some(Self::REJECT),
+            "dropped" => return Some(Self::DROP),
+            _ => {}
+        }
+        let mut words = name.split('-').peekable();
+        let mut class = Self::NONE;
+        class.node_port = match words.next()? {
+            "addr4" | "addr6" => false,
+            "port4" | "port6" => true,
+            _ => return None,
+        };
+        let mut tag = |tag: &str| words.next_if(|word| *word == tag).is_some();
+        class.masquerade = tag("masq");
+        class.restricted = tag("ranges");
+        class.external_local = tag("local");
+        class.endpoints = words.next()?.parse().ok()?;
+        if class.external_local {
+            class.local = words.next()?.parse().ok()?;
+        }
+        while let Some(word) = words.next() {
+            match word {
+                "affinity" => class.affinity = words.next()?.parse().ok()?,
+                "variant" => class.variant = words.next()?.parse().ok()?,
+                _ => return None,
+            }
+        }
+        Some(class)
     }
 
     /// Name of its chain: says all that the class says.
     pub fn chain(&self, ipv4: bool) -> String {
         if self.reject {
-            return "reject".to_owned();
+            return "rejected".to_owned();
         }
         if self.drop {
-            return "drop".to_owned();
+            return "dropped".to_owned();
         }
         let mut name =
             format!("{}{}", if self.node_port { "port" } else { "addr" }, if ipv4 { 4 } else { 6 });
@@ -165,6 +179,9 @@ impl Class {
         }
         if self.affinity > 0 {
             name.push_str(&format!("-affinity-{}", self.affinity));
+        }
+        if self.variant > 0 {
+            name.push_str(&format!("-variant-{}", self.variant));
         }
         name
     }
@@ -186,16 +203,34 @@ pub struct Front {
 }
 
 impl Front {
-    /// Endpoints that a client may stay with.
-    pub fn sticky(&self) -> &[Endpoint] {
-        if self.class.external_local { &self.local } else { &self.endpoints }
+    /// Endpoints that a client may stay with, each with a number of its own: a digest of its address and port, so
+    /// that it stays the same whichever other endpoints there are (and of two with the same digest the second has the
+    /// next free one).
+    pub fn sticky(&self) -> Vec<(u32, Endpoint)> {
+        let list = if self.class.external_local { &self.local } else { &self.endpoints };
+        let mut taken = BTreeSet::new();
+        let numbered = list.iter().map(|endpoint| {
+            let mut number = digest(format!("{} {}", endpoint.ip, endpoint.port).as_bytes());
+            while !taken.insert(number) {
+                number = number.wrapping_add(1);
+            }
+            (number, *endpoint)
+        });
+        numbered.collect()
     }
+}
+
+/// FNV-1a of 32 bits.
+fn digest(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    const TWINS: [(&str, u16); 2] = [("10.0.50.84", 8050), ("10.0.185.8", 8185)];
 
     #[test]
     fn classes_read_back_and_have_distinct_chains() {
@@ -207,14 +242,34 @@ mod tests {
             Class { restricted: true, ..plain },
             Class { external_local: true, local: 2, ..plain },
             Class { affinity: 10800, ..plain },
+            Class { external_local: true, node_port: true, affinity: 3, variant: 2, ..plain },
             Class::REJECT,
             Class::DROP,
         ];
-        let mut names = std::collections::BTreeSet::new();
+        let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for class in classes {
-            assert_eq!(Class::from_bytes(&class.to_bytes()), Some(class));
+            for ipv4 in [true, false] {
+                assert_eq!(Class::from_chain(&class.chain(ipv4)), Some(class));
+            }
             assert!(names.insert(class.chain(true)), "{class:?}");
+            assert!(ids.insert(class.id(true)), "{class:?}");
         }
         assert!(names.contains("addr4-local-3-2"));
+        for name in ["", "addr5-1", "addr4-x", "addr4-1-x", "addr4-local-1", "prerouting"] {
+            assert_eq!(Class::from_chain(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn endpoints_keep_their_numbers() {
+        let endpoint = |last: u8| Endpoint { ip: IpAddr::from([10, 0, 0, last]), port: 8080 };
+        let all = Front { endpoints: (1..=9).map(endpoint).collect(), ..Front::default() };
+        let some = Front { endpoints: [2, 7].map(endpoint).into(), ..Front::default() };
+        assert!(some.sticky().iter().all(|sticky| all.sticky().contains(sticky)));
+        // These two have the same digest.
+        let twin = |ip: &str, port| Endpoint { ip: ip.parse().unwrap(), port };
+        let twins = Front { endpoints: TWINS.map(|(ip, port)| twin(ip, port)).into(), ..Front::default() };
+        let numbers = twins.sticky();
+        assert_eq!(numbers[1].0, numbers[0].0.wrapping_add(1));
     }
 }

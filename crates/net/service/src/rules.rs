@@ -1,7 +1,12 @@
 //! The chains: a skeleton that never changes, and one chain per class.
 //!
-//! Registers hold, side by side, so that every map's key is a run of them: source address, destination address (zero
-//! for a port of the node), protocol, port, endpoint address, endpoint port.
+//! Registers hold, side by side, so that every map's key is a run of them: destination address (zero for a port of the
+//! node), protocol, port, then a number or the source address. An endpoint takes the place of the front that led to it.
+//!
+//! Every rule is one that the `nft` tool could have written, and that it can show: its decoder aborts (1.0.6,
+//! `netlink_parse_concat_expr`) where a value that came out of a map is the key of another lookup. Numbers on their
+//! way from one map to the next therefore pass through the packet's priority, which nothing has a use for between
+//! these hooks and is zero again when the packet leaves them.
 
 use std::{net::Ipv6Addr, time::Duration};
 
@@ -17,7 +22,7 @@ use xebec_netlink::{
 use crate::{elements::LOCAL_OFFSET, elements::SetId, model::Class};
 
 /// Changes with every change of what this module writes: a table with another number is replaced.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Clients that stay with an endpoint, at most.
 const MOST_CLIENTS: u32 = 1 << 20;
 const PRIORITY_DNAT: i32 = -100;
@@ -80,44 +85,46 @@ impl Layout {
         if self.ipv4 { 4 } else { 16 }
     }
 
-    fn source(self) -> Reg {
+    fn front(self) -> Reg {
         Reg(0)
     }
 
-    fn front(self) -> Reg {
-        Reg(0).plus(self.words)
+    /// First register after the front: a number, or the source address.
+    fn number(self) -> Reg {
+        self.front().plus(self.words + 2)
     }
 
-    /// First register after the front: the number of an endpoint, then the endpoint.
-    fn endpoint(self) -> Reg {
-        Reg(0).plus(self.words * 2 + 2)
+    /// First register after front and source: the number that a client's endpoint has.
+    fn remembered(self) -> Reg {
+        self.number().plus(self.words)
     }
 
-    fn endpoint_port(self) -> Reg {
-        self.endpoint().plus(self.words)
-    }
-
-    fn load_source(self) -> Expr {
-        let (offset, len) = (self.source_offset, self.len());
-        Expr::Payload { base: PayloadBase::Network, offset, len, to: self.source() }
+    fn load_source(self, to: Reg) -> Expr {
+        Expr::Payload { base: PayloadBase::Network, offset: self.source_offset, len: self.len(), to }
     }
 
     fn load_destination(self, to: Reg) -> Expr {
         Expr::Payload { base: PayloadBase::Network, offset: self.destination_offset, len: self.len(), to }
     }
 
-    fn load_front(self, node_port: bool) -> [Expr; 3] {
-        let after = self.front().plus(self.words);
-        let address = if node_port {
-            Expr::Load(self.front(), vec![0; self.words * 4])
-        } else {
-            self.load_destination(self.front())
-        };
-        [
-            address,
-            Expr::Meta(MetaKey::Transport, after),
-            Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, to: after.plus(1) },
-        ]
+    fn load_front(self, node_port: bool) -> Vec<Expr> {
+        let (address, after) = (self.front(), self.front().plus(self.words));
+        let mut exprs = vec![self.load_destination(address)];
+        if node_port {
+            // A constant would do, but there is no way to write that for the `nft` tool.
+            let zero = vec![0; self.words * 4];
+            exprs.push(Expr::Bitwise { from: address, to: address, mask: zero.clone(), xor: zero });
+        }
+        exprs.push(Expr::Meta(MetaKey::Transport, after));
+        exprs.push(Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, to: after.plus(1) });
+        exprs
+    }
+
+    /// Front and source: the key of a client that stays with its endpoint, or that may be kept out.
+    fn load_client(self, node_port: bool) -> Vec<Expr> {
+        let mut exprs = self.load_front(node_port);
+        exprs.push(self.load_source(self.number()));
+        exprs
     }
 
     fn is_family(self) -> [Expr; 2] {
@@ -125,15 +132,18 @@ impl Layout {
         [Expr::Meta(MetaKey::Family, Reg(0)), Expr::equals(Reg(0), [number])]
     }
 
-    fn dnat(self) -> Expr {
-        Expr::Dnat { ipv4: self.ipv4, addr: self.endpoint(), port: Some(self.endpoint_port()) }
+    fn map(self, id: SetId, key: Reg, to: Reg) -> Expr {
+        Expr::MapValue { set: id.name(self.ipv4), key, to }
     }
 
-    /// Picks an endpoint at random.
-    fn pick(self, count: u16, offset: u32) -> [Expr; 2] {
+    /// Translates to the endpoint that `map` has for the front and number in registers.
+    fn dnat(self, map: SetId) -> [Expr; 4] {
+        let addr = self.front();
         [
-            Expr::Random { modulus: u32::from(count), offset, to: self.endpoint() },
-            Expr::MapValue { set: SetId::Endpoints.name(self.ipv4), key: self.front(), to: self.endpoint() },
+            self.map(map, self.front(), addr),
+            Expr::Load(self.number(), vec![0; 4]),
+            set_number(self.number()),
+            Expr::Dnat { ipv4: self.ipv4, addr, port: Some(addr.plus(self.words)) },
         ]
     }
 
@@ -142,7 +152,7 @@ impl Layout {
     }
 
     fn inside(self, cidr: &Cidr, destination: bool) -> [Expr; 3] {
-        let load = if destination { self.load_destination(Reg(0)) } else { self.load_source() };
+        let load = if destination { self.load_destination(Reg(0)) } else { self.load_source(Reg(0)) };
         let mask = cidr.mask_bytes();
         let xor = vec![0; mask.len()];
         [
@@ -162,16 +172,16 @@ pub(crate) fn add_skeleton(batch: &mut Batch, config: &RuleConfig) {
             batch.add_set(&table, &set);
         }
     }
-    for chain in ["reject", "drop", "services"] {
+    for chain in ["rejected", "dropped", "services"] {
         batch.add_chain(&table, chain, None);
     }
     batch.add_rule(
         &table,
-        "reject",
+        "rejected",
         &[Expr::Meta(MetaKey::Transport, Reg(0)), Expr::equals(Reg(0), [TCP]), Expr::RejectTcp],
     );
-    batch.add_rule(&table, "reject", &[Expr::RejectPort]);
-    batch.add_rule(&table, "drop", &[Expr::Verdict(Verdict::Drop)]);
+    batch.add_rule(&table, "rejected", &[Expr::RejectPort]);
+    batch.add_rule(&table, "dropped", &[Expr::Verdict(Verdict::Drop)]);
     for layout in LAYOUTS {
         for rule in service_rules(layout, config) {
             batch.add_rule(&table, "services", &rule);
@@ -200,17 +210,17 @@ pub(crate) fn add_skeleton(batch: &mut Batch, config: &RuleConfig) {
 }
 
 fn sets(layout: Layout) -> Vec<Set> {
-    use DataType::{Ipv4, Ipv6, Number, Port, Protocol};
+    use DataType::{ClassId, Ipv4, Ipv6, Port, Protocol};
     let name = |id: SetId| id.name(layout.ipv4);
-    let class: &[DataType] = &[Number, Number, Number];
     macro_rules! of_family {
         ($ip:ident) => {
             vec![
-                Set::verdicts(name(SetId::Class), class),
-                Set::map(name(SetId::Services), &[$ip, Protocol, Port], class),
-                Set::map(name(SetId::Endpoints), &[$ip, Protocol, Port, Number], &[$ip, Port]),
-                Set::of(name(SetId::Live), &[$ip, Protocol, Port, $ip, Port]),
-                Set::map(layout.affinity_map(), &[$ip, $ip, Protocol, Port], &[$ip, Port])
+                Set::verdicts(name(SetId::Class), &[ClassId]),
+                Set::map(name(SetId::Services), &[$ip, Protocol, Port], &[ClassId]),
+                Set::map(name(SetId::Endpoints), &[$ip, Protocol, Port, ClassId], &[$ip, Port]),
+                Set::map(name(SetId::Choices), &[$ip, Protocol, Port, ClassId], &[ClassId]),
+                Set::map(name(SetId::Live), &[$ip, Protocol, Port, ClassId], &[$ip, Port]),
+                Set::map(layout.affinity_map(), &[$ip, Protocol, Port, $ip], &[ClassId])
                     .expiring(MOST_CLIENTS),
                 Set::intervals(name(SetId::Allowed), &[$ip, Protocol, Port, $ip]),
                 Set::of(name(SetId::Vips), &[$ip]),
@@ -224,10 +234,11 @@ fn sets(layout: Layout) -> Vec<Set> {
 /// From a packet to its class.
 fn service_rules(layout: Layout, config: &RuleConfig) -> Vec<Vec<Expr>> {
     let dispatch = |node_port| {
-        let mut exprs = layout.load_front(node_port).to_vec();
-        let class = layout.endpoint();
-        exprs.push(Expr::MapValue { set: SetId::Services.name(layout.ipv4), key: layout.front(), to: class });
-        exprs.push(Expr::MapVerdict { set: SetId::Class.name(layout.ipv4), key: class });
+        let mut exprs = layout.load_front(node_port);
+        exprs.push(layout.map(SetId::Services, layout.front(), Reg(0)));
+        exprs.push(set_number(Reg(0)));
+        exprs.push(number(Reg(0)));
+        exprs.push(Expr::MapVerdict { set: SetId::Class.name(layout.ipv4), key: Reg(0) });
         exprs
     };
     let mut rules = vec![[layout.is_family().to_vec(), dispatch(false)].concat()];
@@ -235,7 +246,7 @@ fn service_rules(layout: Layout, config: &RuleConfig) -> Vec<Vec<Expr>> {
     let mut unknown_port = layout.is_family().to_vec();
     unknown_port.push(layout.load_destination(Reg(0)));
     unknown_port.push(Expr::InSet { set: SetId::Vips.name(layout.ipv4), key: Reg(0), not: false });
-    unknown_port.push(Expr::Verdict(Verdict::Goto("reject".to_owned())));
+    unknown_port.push(Expr::Verdict(Verdict::Goto("rejected".to_owned())));
     rules.push(unknown_port);
     for cidr in config.service_cidrs.iter().filter(|cidr| cidr.is_ipv4() == layout.ipv4) {
         let mut unallocated = layout.is_family().to_vec();
@@ -269,10 +280,10 @@ fn masquerade_rules(mark: u32) -> Vec<Vec<Expr>> {
         // A pod that reached itself would answer itself, past the translation: give it another source.
         let mut hairpin = bits_set(Expr::Ct(CtKey::Status, Reg(0)), STATUS_DNAT).to_vec();
         hairpin.extend(layout.is_family());
-        hairpin.push(layout.load_source());
-        hairpin.push(layout.load_destination(layout.front()));
+        hairpin.push(layout.load_source(Reg(0)));
+        hairpin.push(layout.load_destination(Reg(0).plus(layout.words)));
         let set = SetId::Hairpin.name(layout.ipv4);
-        hairpin.push(Expr::InSet { set, key: layout.source(), not: false });
+        hairpin.push(Expr::InSet { set, key: Reg(0), not: false });
         hairpin.push(Expr::Masquerade);
         rules.push(hairpin);
     }
@@ -291,7 +302,7 @@ fn change_mark(mark: u32, set: bool) -> [Expr; 3] {
     [
         Expr::Meta(MetaKey::Mark, Reg(0)),
         Expr::Bitwise { from: Reg(0), to: Reg(0), mask, xor },
-        Expr::SetMark(Reg(0)),
+        Expr::SetMeta(MetaKey::Mark, Reg(0)),
     ]
 }
 
@@ -316,15 +327,19 @@ fn class_rules(config: &RuleConfig, ipv4: bool, class: &Class) -> Vec<Vec<Expr>>
         rules.push(change_mark(config.mark, true).to_vec());
     }
     let balance = |count: u16, offset: u32| -> Vec<Expr> {
-        let mut rule = layout.load_front(class.node_port).to_vec();
-        rule.extend(layout.pick(count, offset));
-        rule.push(layout.dnat());
+        let mut rule = random_number(count, offset).to_vec();
+        rule.extend(layout.is_family());
+        rule.extend(layout.load_front(class.node_port));
+        rule.push(number(layout.number()));
+        rule.extend(layout.dnat(SetId::Endpoints));
         rule
     };
     if class.external_local && class.endpoints > 0 {
         // Clients in the cluster, this node among them, are served as by the address inside the cluster.
         for cidr in config.pod_cidrs.iter().filter(|cidr| cidr.is_ipv4() == ipv4) {
-            rules.push([layout.inside(cidr, false).to_vec(), balance(class.endpoints, 0)].concat());
+            let mut pods = layout.is_family().to_vec();
+            pods.extend(layout.inside(cidr, false));
+            rules.push([pods, balance(class.endpoints, 0)].concat());
         }
         let mut own = vec![Expr::AddressType(FibSource::Source, Reg(0))];
         own.push(Expr::equals(Reg(0), TYPE_LOCAL.to_ne_bytes()));
@@ -346,41 +361,54 @@ fn class_rules(config: &RuleConfig, ipv4: bool, class: &Class) -> Vec<Vec<Expr>>
 
 /// Drops clients that are in no allowed range.
 fn allowed_rule(layout: Layout, node_port: bool) -> Vec<Expr> {
-    // The key is front and source: the source goes where the endpoint will be.
-    let mut rule = layout.load_front(node_port).to_vec();
-    rule.push(Expr::Payload {
-        base: PayloadBase::Network,
-        offset: layout.source_offset,
-        len: layout.len(),
-        to: layout.endpoint(),
-    });
+    let mut rule = layout.is_family().to_vec();
+    rule.extend(layout.load_client(node_port));
     rule.push(Expr::InSet { set: SetId::Allowed.name(layout.ipv4), key: layout.front(), not: true });
     rule.push(Expr::Verdict(Verdict::Drop));
     rule
 }
 
-/// Three rules: a client that is known and whose endpoint lives goes there, and its time is renewed. Else what is
-/// known of it is forgotten (an update would keep the stale endpoint). Else an endpoint is picked and remembered.
+/// Three rules. A client that is known is given the endpoint with the number it had, if that one lives, and its time
+/// is renewed. Else what is known of it is forgotten (an update would keep the stale number). Else an endpoint is
+/// picked and its number remembered: one that stays the endpoint's own, whatever others come and go.
 fn affinity_rules(layout: Layout, class: &Class, count: u16, offset: u32) -> Vec<Vec<Expr>> {
-    let map = layout.affinity_map();
+    let (map, key, data) = (layout.affinity_map(), layout.front(), layout.remembered());
     let timeout = Duration::from_secs(u64::from(class.affinity));
-    let mut load = vec![layout.load_source()];
-    load.extend(layout.load_front(class.node_port));
-    let remember =
-        Expr::Remember { set: map.clone(), key: layout.source(), data: Some(layout.endpoint()), timeout };
-    let mut known = load.clone();
-    known.push(Expr::MapValue { set: map.clone(), key: layout.source(), to: layout.endpoint() });
-    known.push(Expr::InSet { set: SetId::Live.name(layout.ipv4), key: layout.front(), not: false });
-    known.push(remember.clone());
-    known.push(layout.dnat());
+    let client = [layout.is_family().to_vec(), layout.load_client(class.node_port)].concat();
+    let remember = Expr::Remember { set: map.clone(), key, data: Some(data), timeout };
+    let go =
+        [vec![number(data), remember, number(layout.number())], layout.dnat(SetId::Live).to_vec()].concat();
+    let mut known = client.clone();
+    known.push(Expr::MapValue { set: map.clone(), key, to: data });
+    known.push(set_number(data));
+    known.extend(go.clone());
 
-    let mut stale = load.clone();
-    stale.push(Expr::MapValue { set: map.clone(), key: layout.source(), to: layout.endpoint() });
-    stale.push(Expr::Forget { set: map, key: layout.source(), data: Some(layout.endpoint()) });
+    let mut stale = client.clone();
+    stale.push(number(data));
+    stale.push(Expr::Forget { set: map, key, data: Some(data) });
 
-    let mut fresh = load;
-    fresh.extend(layout.pick(count, offset));
-    fresh.push(remember);
-    fresh.push(layout.dnat());
+    let mut fresh = random_number(count, offset).to_vec();
+    fresh.extend(layout.is_family());
+    fresh.extend(layout.load_front(class.node_port));
+    fresh.push(number(layout.number()));
+    fresh.push(layout.map(SetId::Choices, key, data));
+    fresh.push(set_number(data));
+    fresh.push(layout.load_source(layout.number()));
+    fresh.extend(go);
     vec![known, stale, fresh]
+}
+
+/// Makes the packet's number a random one.
+fn random_number(count: u16, offset: u32) -> [Expr; 2] {
+    [Expr::Random { modulus: u32::from(count), offset, to: Reg(0) }, set_number(Reg(0))]
+}
+
+/// Loads the packet's number.
+fn number(to: Reg) -> Expr {
+    Expr::Meta(MetaKey::Priority, to)
+}
+
+/// Sets the packet's number.
+fn set_number(from: Reg) -> Expr {
+    Expr::SetMeta(MetaKey::Priority, from)
 }

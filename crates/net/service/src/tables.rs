@@ -1,7 +1,7 @@
 //! All fronts of the cluster, changed Service by Service: pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -10,13 +10,20 @@ use xebec_netlink::cidr::addr_bytes;
 
 use crate::{
     compile::Compiled,
-    elements::{Changes, Elements, SetId, diff, pair_bytes},
+    elements::{Changes, Elements, SetId, diff, number_bytes, pair_bytes},
     input::Name,
     model::{Class, Front, FrontKey},
 };
 
-/// An element that several fronts need: set, family, key.
+/// The key of an element that several fronts need: set, family, bytes.
 type Shared = (SetId, bool, Vec<u8>);
+
+/// The value of such an element, and how many need it.
+#[derive(Clone, Debug)]
+struct Needed {
+    value: Vec<u8>,
+    count: usize,
+}
 
 /// What all Services come down to.
 #[derive(Clone, Debug, Default)]
@@ -24,15 +31,14 @@ pub struct Tables {
     services: BTreeMap<Name, Compiled>,
     /// Services may claim the same front (external addresses): the first by name has it.
     claims: BTreeMap<FrontKey, BTreeMap<Name, Arc<Front>>>,
-    /// How many need a shared element.
-    shared: BTreeMap<Shared, usize>,
+    shared: BTreeMap<Shared, Needed>,
 }
 
 /// What was there before the changes since the last [`Tables::changes`].
 #[derive(Debug, Default)]
 pub struct Touched {
     fronts: BTreeMap<FrontKey, Option<Arc<Front>>>,
-    shared: BTreeMap<Shared, bool>,
+    shared: BTreeMap<Shared, Option<Vec<u8>>>,
 }
 
 impl Touched {
@@ -81,10 +87,10 @@ impl Tables {
             self.claim(touched, key, name, front);
         }
         for ip in new.vips {
-            self.count(touched, vip(ip), true);
+            self.need(touched, vip(ip), Vec::new());
         }
         for ip in old.vips {
-            self.count(touched, vip(ip), false);
+            self.release(touched, vip(ip));
         }
     }
 
@@ -99,12 +105,12 @@ impl Tables {
                 after.insert_front(key, new);
             }
         }
-        for (shared, was) in &touched.shared {
-            if *was {
-                insert_shared(&mut before, shared);
+        for ((set, ipv4, key), was) in &touched.shared {
+            if let Some(value) = was {
+                before.insert(*set, *ipv4, key.clone(), value.clone());
             }
-            if self.shared.contains_key(shared) {
-                insert_shared(&mut after, shared);
+            if let Some(needed) = self.shared.get(&(*set, *ipv4, key.clone())) {
+                after.insert(*set, *ipv4, key.clone(), needed.value.clone());
             }
         }
         diff(&before, &after)
@@ -115,14 +121,15 @@ impl Tables {
         let mut all = Elements::default();
         for ipv4 in [true, false] {
             for class in [Class::REJECT, Class::DROP] {
-                insert_shared(&mut all, &(SetId::Class, ipv4, class.to_bytes()));
+                let ((set, ipv4, key), chain) = class_element(&class, ipv4);
+                all.insert(set, ipv4, key, chain);
             }
         }
         for (key, front) in self.fronts() {
             all.insert_front(key, front);
         }
-        for shared in self.shared.keys() {
-            insert_shared(&mut all, shared);
+        for ((set, ipv4, key), needed) in &self.shared {
+            all.insert(*set, *ipv4, key.clone(), needed.value.clone());
         }
         all
     }
@@ -132,7 +139,7 @@ impl Tables {
         let claims = self.claims.entry(key).or_default();
         match front {
             Some(front) => {
-                claims.insert(name.clone(), front);
+                claims.insert(name.clone(), told_apart(&self.shared, key.ip.is_ipv4(), front));
             }
             None => {
                 claims.remove(name);
@@ -145,24 +152,33 @@ impl Tables {
         if old == new {
             return;
         }
-        for element in new.iter().flat_map(|front| shared_of(&key, front)) {
-            self.count(touched, element, true);
+        for (element, value) in new.iter().flat_map(|front| shared_of(&key, front)) {
+            self.need(touched, element, value);
         }
-        for element in old.iter().flat_map(|front| shared_of(&key, front)) {
-            self.count(touched, element, false);
+        for (element, _) in old.iter().flat_map(|front| shared_of(&key, front)) {
+            self.release(touched, element);
         }
         touched.fronts.entry(key).or_insert(old);
     }
 
-    fn count(&mut self, touched: &mut Touched, element: Shared, more: bool) {
-        let count = self.shared.get(&element).copied().unwrap_or(0);
-        touched.shared.entry(element.clone()).or_insert(count > 0);
-        let count = if more { count + 1 } else { count.saturating_sub(1) };
-        if count == 0 {
-            self.shared.remove(&element);
-        } else {
-            self.shared.insert(element, count);
+    fn need(&mut self, touched: &mut Touched, element: Shared, value: Vec<u8>) {
+        self.note(touched, &element);
+        self.shared.entry(element).or_insert(Needed { value, count: 0 }).count += 1;
+    }
+
+    fn release(&mut self, touched: &mut Touched, element: Shared) {
+        self.note(touched, &element);
+        if let Entry::Occupied(mut entry) = self.shared.entry(element) {
+            entry.get_mut().count -= 1;
+            if entry.get().count == 0 {
+                entry.remove();
+            }
         }
+    }
+
+    fn note(&self, touched: &mut Touched, element: &Shared) {
+        let before = || self.shared.get(element).map(|needed| needed.value.clone());
+        touched.shared.entry(element.clone()).or_insert_with(before);
     }
 }
 
@@ -170,24 +186,57 @@ fn vip(ip: IpAddr) -> Shared {
     (SetId::Vips, ip.is_ipv4(), addr_bytes(ip))
 }
 
-fn shared_of(key: &FrontKey, front: &Front) -> BTreeSet<Shared> {
+fn class_element(class: &Class, ipv4: bool) -> (Shared, Vec<u8>) {
+    ((SetId::Class, ipv4, number_bytes(class.id(ipv4))), class.chain(ipv4).into_bytes())
+}
+
+/// Gives the front's class a variant whose identifier no other class has.
+fn told_apart(shared: &BTreeMap<Shared, Needed>, ipv4: bool, mut front: Arc<Front>) -> Arc<Front> {
+    let fixed = [Class::REJECT, Class::DROP];
+    loop {
+        let class = front.class;
+        let (element, chain) = class_element(&class, ipv4);
+        let taken = shared.get(&element).is_some_and(|needed| needed.value != chain);
+        let meant = fixed.iter().any(|other| other.id(ipv4) == class.id(ipv4) && *other != class);
+        if !taken && !meant {
+            return front;
+        }
+        Arc::make_mut(&mut front).class.variant += 1;
+    }
+}
+
+fn shared_of(key: &FrontKey, front: &Front) -> BTreeMap<Shared, Vec<u8>> {
     let ipv4 = key.ip.is_ipv4();
-    let mut shared: BTreeSet<Shared> =
-        front.hairpin.iter().map(|ip| (SetId::Hairpin, ipv4, pair_bytes(*ip))).collect();
+    let mut shared: BTreeMap<Shared, Vec<u8>> =
+        front.hairpin.iter().map(|ip| ((SetId::Hairpin, ipv4, pair_bytes(*ip)), Vec::new())).collect();
     // The two without endpoints are always there.
     if !front.class.reject && !front.class.drop {
-        shared.insert((SetId::Class, ipv4, front.class.to_bytes()));
+        shared.extend([class_element(&front.class, ipv4)]);
     }
     shared
 }
 
-fn insert_shared(elements: &mut Elements, (set, ipv4, key): &Shared) {
-    let value = match set {
-        SetId::Class => {
-            let class = Class::from_bytes(key).expect("invariant: made by to_bytes");
-            class.chain(*ipv4).into_bytes()
-        }
-        _ => Vec::new(),
-    };
-    elements.insert(*set, *ipv4, key.clone(), value);
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::Transport;
+
+    #[test]
+    fn classes_with_one_identifier_are_told_apart() {
+        let class = |endpoints| Class { endpoints, ..Class::default() };
+        let (wanted, other) = (class(3), class(4));
+        // As if another class had the identifier of the wanted one.
+        let mut tables = Tables::default();
+        let (element, _) = class_element(&wanted, true);
+        tables.shared.insert(element, Needed { value: other.chain(true).into_bytes(), count: 1 });
+        let key = FrontKey { ip: "10.96.0.1".parse().unwrap(), transport: Transport::Tcp, port: 80 };
+        let front = Arc::new(Front { class: wanted, ..Front::default() });
+        let compiled = Compiled { fronts: vec![(key, front)], ..Compiled::default() };
+        let mut touched = Touched::default();
+        tables.replace(&mut touched, &("ns".into(), "web".into()), Some(compiled));
+        assert_eq!(tables.front(&key).unwrap().class, Class { variant: 1, ..wanted });
+        let chains = &tables.changes(&touched).sets[&(SetId::Class, true)].added;
+        assert_eq!(chains[0].1, b"addr4-3-variant-1");
+    }
 }

@@ -76,6 +76,8 @@ impl Verdict {
 pub enum MetaKey {
     /// The packet's mark, 4 bytes in host order.
     Mark,
+    /// The packet's priority (`skb->priority`), 4 bytes in host order.
+    Priority,
     /// Incoming interface name, 16 bytes.
     InputName,
     /// Outgoing interface name, 16 bytes.
@@ -89,6 +91,7 @@ pub enum MetaKey {
 impl MetaKey {
     fn number(self) -> u32 {
         match self {
+            Self::Priority => 2,
             Self::Mark => 3,
             Self::InputName => 6,
             Self::OutputName => 7,
@@ -130,8 +133,8 @@ pub enum FibSource {
 pub enum Expr {
     /// Loads a fact about the packet.
     Meta(MetaKey, Reg),
-    /// Sets the packet's mark from a register.
-    SetMark(Reg),
+    /// Sets a fact about the packet from a register: mark or priority.
+    SetMeta(MetaKey, Reg),
     /// Loads a fact about the connection.
     Ct(CtKey, Reg),
     /// Loads bytes of the packet.
@@ -271,7 +274,7 @@ impl Expr {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Meta(..) | Self::SetMark(_) => "meta",
+            Self::Meta(..) | Self::SetMeta(..) => "meta",
             Self::Ct(..) => "ct",
             Self::Payload { .. } => "payload",
             Self::Cmp { .. } => "cmp",
@@ -294,8 +297,8 @@ impl Expr {
             Self::Meta(key, to) => {
                 m.be32(1, to.number()).be32(2, key.number());
             }
-            Self::SetMark(from) => {
-                m.be32(2, MetaKey::Mark.number()).be32(3, from.number());
+            Self::SetMeta(key, from) => {
+                m.be32(2, key.number()).be32(3, from.number());
             }
             Self::Ct(key, to) => {
                 m.be32(1, to.number()).be32(2, if *key == CtKey::State { 0 } else { 2 });

@@ -104,8 +104,9 @@ pub enum DataType {
     Protocol,
     /// A port in network order, two bytes padded to 4.
     Port,
-    /// A number in host order, 4 bytes.
-    Number,
+    /// A number in host order, 4 bytes. Its type is that of `meta priority`, so that rules can carry it from one
+    /// lookup to the next; listings show it as a traffic class, `1:2` for 0x10002.
+    ClassId,
 }
 
 impl DataType {
@@ -117,7 +118,7 @@ impl DataType {
     /// Bytes when it stands alone.
     fn exact(self) -> usize {
         match self {
-            Self::Ipv4 | Self::Number => 4,
+            Self::Ipv4 | Self::ClassId => 4,
             Self::Ipv6 => 16,
             Self::Protocol => 1,
             Self::Port => 2,
@@ -131,7 +132,7 @@ impl DataType {
             Self::Ipv6 => 8,
             Self::Protocol => 12,
             Self::Port => 13,
-            Self::Number => 19,
+            Self::ClassId => 23,
         }
     }
 }
@@ -211,6 +212,7 @@ impl Set {
             }
             None => {}
         }
+        message.attr(13, &self.user_data());
         if self.dynamic.is_some() || concatenated_intervals {
             let nest = message.begin(9);
             if let Some(limit) = self.dynamic {
@@ -221,6 +223,32 @@ impl Set {
             }
             message.end(nest);
         }
+    }
+}
+
+impl Set {
+    /// What the `nft` tool wants to know to list the set: type, length, value each (`libnftnl/udata.h`). Without it,
+    /// numbers in host order would be read back in network order.
+    fn user_data(&self) -> Vec<u8> {
+        const KEY_BYTE_ORDER: u8 = 0;
+        const DATA_BYTE_ORDER: u8 = 1;
+        let mut data = Vec::new();
+        let values = match self.data {
+            Some(MapData::Value(parts)) => Some(parts),
+            _ => None,
+        };
+        for (kind, parts) in [(KEY_BYTE_ORDER, Some(self.key)), (DATA_BYTE_ORDER, values)] {
+            let Some(parts) = parts else { continue };
+            let order: u32 = match parts {
+                [DataType::ClassId] => 1,
+                [_] => 2,
+                // Each part of a concatenation has its type's own.
+                _ => 0,
+            };
+            data.extend([kind, 4]);
+            data.extend(order.to_ne_bytes());
+        }
+        data
     }
 }
 
