@@ -1,7 +1,8 @@
 //! The chains: a skeleton that never changes, and one chain per class.
 //!
-//! Registers hold, side by side, so that every map's key is a run of them: destination address (zero for a port of the
-//! node), protocol, port, then a number or the source address. An endpoint takes the place of the front that led to it.
+//! Registers hold, side by side, so that every map's key is a run of them: destination address (zero for a port of
+//! the node), protocol, port, then a number or the source address. An endpoint takes the place of the front that led
+//! to it.
 //!
 //! Every rule is one that the `nft` tool could have written, and that it can show: its decoder aborts (1.0.6,
 //! `netlink_parse_concat_expr`) where a value that came out of a map is the key of another lookup. Numbers on their
@@ -22,12 +23,13 @@ use xebec_netlink::{
 use crate::{elements::LOCAL_OFFSET, elements::SetId, model::Class};
 
 /// Changes with every change of what this module writes: a table with another number is replaced.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Clients that stay with an endpoint, at most.
 const MOST_CLIENTS: u32 = 1 << 20;
 const PRIORITY_DNAT: i32 = -100;
 const PRIORITY_SNAT: i32 = 100;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 const STATE_INVALID: u32 = 1;
 const STATUS_DNAT: u32 = 0x20;
 const TYPE_LOCAL: u32 = 2;
@@ -132,17 +134,22 @@ impl Layout {
         [Expr::Meta(MetaKey::Family, Reg(0)), Expr::equals(Reg(0), [number])]
     }
 
+    /// Address and port, in network order, of nobody on this node: UDP's discard service.
+    fn refusal(self) -> (Vec<u8>, Vec<u8>) {
+        const DISCARD: u16 = 9;
+        let addr = if self.ipv4 { vec![127, 254, 254, 254] } else { Ipv6Addr::LOCALHOST.octets().to_vec() };
+        (addr, DISCARD.to_be_bytes().to_vec())
+    }
+
     fn map(self, id: SetId, key: Reg, to: Reg) -> Expr {
         Expr::MapValue { set: id.name(self.ipv4), key, to }
     }
 
     /// Translates to the endpoint that `map` has for the front and number in registers.
-    fn dnat(self, map: SetId) -> [Expr; 4] {
+    fn dnat(self, map: SetId) -> [Expr; 2] {
         let addr = self.front();
         [
             self.map(map, self.front(), addr),
-            Expr::Load(self.number(), vec![0; 4]),
-            set_number(self.number()),
             Expr::Dnat { ipv4: self.ipv4, addr, port: Some(addr.plus(self.words)) },
         ]
     }
@@ -175,12 +182,9 @@ pub(crate) fn add_skeleton(batch: &mut Batch, config: &RuleConfig) {
     for chain in ["rejected", "dropped", "services"] {
         batch.add_chain(&table, chain, None);
     }
-    batch.add_rule(
-        &table,
-        "rejected",
-        &[Expr::Meta(MetaKey::Transport, Reg(0)), Expr::equals(Reg(0), [TCP]), Expr::RejectTcp],
-    );
-    batch.add_rule(&table, "rejected", &[Expr::RejectPort]);
+    for rule in reject_rules() {
+        batch.add_rule(&table, "rejected", &rule);
+    }
     batch.add_rule(&table, "dropped", &[Expr::Verdict(Verdict::Drop)]);
     for layout in LAYOUTS {
         for rule in service_rules(layout, config) {
@@ -199,6 +203,11 @@ pub(crate) fn add_skeleton(batch: &mut Batch, config: &RuleConfig) {
     batch.add_chain(&table, "postrouting", Some(base));
     for rule in masquerade_rules(config.mark) {
         batch.add_rule(&table, "postrouting", &rule);
+    }
+    let base = BaseChain { kind: ChainType::Filter, hook: Hook::Input, priority: 0 };
+    batch.add_chain(&table, "input", Some(base));
+    for layout in LAYOUTS {
+        batch.add_rule(&table, "input", &refusal_rule(layout));
     }
     // A late packet that connection tracking does not know is not translated: its receiver would answer a stranger
     // with a reset, which kills the connection it belonged to.
@@ -270,8 +279,47 @@ fn service_rules(layout: Layout, config: &RuleConfig) -> Vec<Vec<Expr>> {
     rules
 }
 
+/// Answers that nobody listens.
+///
+/// A reject in the output hook does not do for datagrams: the sender's own call fails with EPERM before the answer
+/// reaches its socket. They are led to an address of this node instead, where [`refusal_rule`] answers them.
+fn reject_rules() -> Vec<Vec<Expr>> {
+    let mut rules = vec![[is_transport(TCP).to_vec(), vec![Expr::RejectTcp]].concat()];
+    for layout in LAYOUTS {
+        let (addr, port) = layout.refusal();
+        let mut local = layout.is_family().to_vec();
+        local.extend(is_transport(UDP));
+        local.push(Expr::AddressType(FibSource::Source, Reg(0)));
+        local.push(Expr::equals(Reg(0), TYPE_LOCAL.to_ne_bytes()));
+        local.extend([Expr::Load(Reg(0), addr), Expr::Load(Reg(4), port)]);
+        local.push(Expr::Dnat { ipv4: layout.ipv4, addr: Reg(0), port: Some(Reg(4)) });
+        rules.push(local);
+    }
+    rules.push(vec![Expr::RejectPort]);
+    rules
+}
+
+/// Answers the datagrams that [`reject_rules`] led here.
+fn refusal_rule(layout: Layout) -> Vec<Expr> {
+    let (addr, port) = layout.refusal();
+    let mut rule = bits_set(Expr::Ct(CtKey::Status, Reg(0)), STATUS_DNAT).to_vec();
+    rule.extend(layout.is_family());
+    rule.extend([layout.load_destination(Reg(0)), Expr::equals(Reg(0), addr)]);
+    rule.extend(is_transport(UDP));
+    rule.push(Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, to: Reg(0) });
+    rule.push(Expr::equals(Reg(0), port));
+    rule.push(Expr::RejectPortOf(layout.ipv4));
+    rule
+}
+
+fn is_transport(protocol: u8) -> [Expr; 2] {
+    [Expr::Meta(MetaKey::Transport, Reg(0)), Expr::equals(Reg(0), [protocol])]
+}
+
 fn masquerade_rules(mark: u32) -> Vec<Vec<Expr>> {
-    let mut rules = Vec::new();
+    let mut clean = bits_set(Expr::Ct(CtKey::Status, Reg(0)), STATUS_DNAT).to_vec();
+    clean.extend([Expr::Load(Reg(0), vec![0; 4]), set_number(Reg(0))]);
+    let mut rules = vec![clean];
     let mut marked = bits_set(Expr::Meta(MetaKey::Mark, Reg(0)), mark).to_vec();
     marked.extend(change_mark(mark, false));
     marked.push(Expr::Masquerade);
@@ -327,8 +375,8 @@ fn class_rules(config: &RuleConfig, ipv4: bool, class: &Class) -> Vec<Vec<Expr>>
         rules.push(change_mark(config.mark, true).to_vec());
     }
     let balance = |count: u16, offset: u32| -> Vec<Expr> {
-        let mut rule = random_number(count, offset).to_vec();
-        rule.extend(layout.is_family());
+        let mut rule = layout.is_family().to_vec();
+        rule.extend(random_number(count, offset));
         rule.extend(layout.load_front(class.node_port));
         rule.push(number(layout.number()));
         rule.extend(layout.dnat(SetId::Endpoints));
@@ -337,8 +385,7 @@ fn class_rules(config: &RuleConfig, ipv4: bool, class: &Class) -> Vec<Vec<Expr>>
     if class.external_local && class.endpoints > 0 {
         // Clients in the cluster, this node among them, are served as by the address inside the cluster.
         for cidr in config.pod_cidrs.iter().filter(|cidr| cidr.is_ipv4() == ipv4) {
-            let mut pods = layout.is_family().to_vec();
-            pods.extend(layout.inside(cidr, false));
+            let pods = [layout.is_family().to_vec(), layout.inside(cidr, false).to_vec()].concat();
             rules.push([pods, balance(class.endpoints, 0)].concat());
         }
         let mut own = vec![Expr::AddressType(FibSource::Source, Reg(0))];
@@ -387,8 +434,8 @@ fn affinity_rules(layout: Layout, class: &Class, count: u16, offset: u32) -> Vec
     stale.push(number(data));
     stale.push(Expr::Forget { set: map, key, data: Some(data) });
 
-    let mut fresh = random_number(count, offset).to_vec();
-    fresh.extend(layout.is_family());
+    let mut fresh = layout.is_family().to_vec();
+    fresh.extend(random_number(count, offset));
     fresh.extend(layout.load_front(class.node_port));
     fresh.push(number(layout.number()));
     fresh.push(layout.map(SetId::Choices, key, data));

@@ -166,7 +166,8 @@ fn the_nft_tool_lists_the_table_and_takes_it_back() {
     let loaded = second.nft(&["-f", file.to_str().unwrap()]);
     assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
     let again = String::from_utf8(second.nft(&["list", "table", "inet", "xebec"]).stdout).unwrap();
-    assert_eq!(again, text);
+    let differ = again.lines().zip(text.lines()).find(|(again, text)| again != text);
+    assert!(again == text, "first difference: {differ:?}");
     let loaded = second.ns.run(|| Dataplane::open(config()).unwrap().read().unwrap()).unwrap();
     assert_eq!(loaded, tables.elements(), "the elements mean the same");
 }

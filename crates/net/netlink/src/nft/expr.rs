@@ -243,8 +243,10 @@ pub enum Expr {
     },
     /// Answers with a TCP reset.
     RejectTcp,
-    /// Answers with ICMP or ICMPv6 port unreachable.
+    /// Answers with ICMP or ICMPv6 port unreachable, whichever the packet's family has.
     RejectPort,
+    /// The same where the rule has established the family (true is IPv4).
+    RejectPortOf(bool),
     /// Writes to the kernel log.
     Log {
         /// Start of the line.
@@ -287,7 +289,7 @@ impl Expr {
             Self::AddressType(..) => "fib",
             Self::Counter => "counter",
             Self::Remember { .. } | Self::Forget { .. } => "dynset",
-            Self::RejectTcp | Self::RejectPort => "reject",
+            Self::RejectTcp | Self::RejectPort | Self::RejectPortOf(_) => "reject",
             Self::Log { .. } => "log",
         }
     }
@@ -375,6 +377,9 @@ impl Expr {
             }
             Self::RejectPort => {
                 m.be32(1, 2).attr(2, &[1]);
+            }
+            Self::RejectPortOf(ipv4) => {
+                m.be32(1, 0).attr(2, if *ipv4 { &[3] } else { &[4] });
             }
             Self::Log { prefix } => {
                 m.text(2, prefix);
