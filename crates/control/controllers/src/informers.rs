@@ -1,14 +1,18 @@
-//! The informers that the controllers share.
+//! The informers that the controllers share, and the indexes over them.
+
+use std::borrow::Cow;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use xebec_reconcile::Informer;
+use xebec_reconcile::{ByController, Index, Informer};
+
+use crate::endpoints;
 
 /// One informer per kind that more than one controller looks at.
 #[derive(Clone)]
@@ -35,6 +39,14 @@ pub struct Informers {
     pub nodes: Informer<Node>,
     /// Leases of `kube-node-lease`.
     pub leases: Informer<Lease>,
+    /// Pods by controller.
+    pub pods_by_controller: ByController<Pod>,
+    /// Pods by the node that they are bound to.
+    pub pods_by_node: Index<Pod>,
+    /// ReplicaSets by controller.
+    pub replica_sets_by_controller: ByController<ReplicaSet>,
+    /// EndpointSlices by Service, as `service_index` writes it.
+    pub endpoint_slices_by_service: Index<EndpointSlice>,
 }
 
 impl Default for Informers {
@@ -46,13 +58,18 @@ impl Default for Informers {
 impl Informers {
     /// Empty informers; controllers add their handlers before [`Informers::run`].
     pub fn new() -> Self {
+        let (pods, replica_sets, endpoint_slices) = (Informer::new(), Informer::new(), Informer::new());
         Self {
-            pods: Informer::new(),
-            replica_sets: Informer::new(),
+            pods_by_controller: ByController::of(&pods),
+            pods_by_node: pods.index(node_of),
+            replica_sets_by_controller: ByController::of(&replica_sets),
+            endpoint_slices_by_service: endpoint_slices.index(service_of),
+            pods,
+            replica_sets,
             deployments: Informer::new(),
             services: Informer::new(),
             endpoints: Informer::new(),
-            endpoint_slices: Informer::new(),
+            endpoint_slices,
             namespaces: Informer::new(),
             service_accounts: Informer::new(),
             root_ca: Informer::new(),
@@ -95,4 +112,18 @@ impl Informers {
             && self.nodes.synced().await
             && self.leases.synced().await
     }
+}
+
+/// The value of [`Informers::endpoint_slices_by_service`] for a Service.
+pub fn service_index(namespace: &str, service: &str) -> String {
+    format!("{namespace}/{service}")
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Cow<'_, str>> {
+    let service = slice.labels().get(endpoints::SERVICE_NAME)?;
+    Some(service_index(slice.metadata.namespace.as_deref()?, service).into())
+}
+
+fn node_of(pod: &Pod) -> Option<Cow<'_, str>> {
+    pod.spec.as_ref()?.node_name.as_deref().map(Cow::Borrowed)
 }

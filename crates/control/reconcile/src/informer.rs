@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use xebec_lifecycle::{Readiness, ReadyHandle};
 
-use crate::Key;
+use crate::objects::Objects;
+use crate::{Index, IndexBy, Key};
 
 /// What happened to an object.
 #[derive(Debug)]
@@ -54,23 +55,31 @@ impl<K> Clone for Informer<K> {
 }
 
 struct Inner<K> {
-    objects: RwLock<Objects<K>>,
+    known: RwLock<Known<K>>,
+    trim: fn(&mut K),
     handlers: RwLock<Vec<Handler<K>>>,
     synced: Readiness,
     ready: Mutex<Option<ReadyHandle>>,
 }
 
-struct Objects<K> {
-    by_key: HashMap<Key, Arc<K>>,
+struct Known<K> {
+    objects: Objects<K>,
     /// The highest revision that the watch has told of. Whatever is not newer has been told, in order.
     seen: u64,
 }
 
 impl<K> Default for Informer<K> {
     fn default() -> Self {
+        Self::with_trim(|_| {})
+    }
+}
+
+impl<K> Informer<K> {
+    fn with_trim(trim: fn(&mut K)) -> Self {
         let (ready, synced) = Readiness::new();
         Self(Arc::new(Inner {
-            objects: RwLock::new(Objects { by_key: HashMap::new(), seen: 0 }),
+            known: RwLock::new(Known { objects: Objects::default(), seen: 0 }),
+            trim,
             handlers: RwLock::default(),
             synced,
             ready: Mutex::new(Some(ready)),
@@ -87,6 +96,17 @@ where
         Self::default()
     }
 
+    /// An informer that keeps objects without what `trim` takes from them: what no reader looks at need not stay in
+    /// memory. An object that is written back whole must keep everything.
+    pub fn trimmed(trim: fn(&mut K)) -> Self {
+        Self::with_trim(trim)
+    }
+
+    /// An index that finds objects by what `by` says of them.
+    pub fn index(&self, by: IndexBy<K>) -> Index<K> {
+        Index::new(self.clone(), self.write().objects.add_index(by))
+    }
+
     /// Calls `handler` for every change, in order and on the watch's task: it should only put keys into queues.
     pub fn on_change(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
         self.0.handlers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(handler));
@@ -94,25 +114,36 @@ where
 
     /// One object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.read().by_key.get(key).cloned()
+        self.read().objects.get(key).cloned()
     }
 
-    /// All objects that `wanted` accepts.
+    /// All objects that `wanted` accepts. It looks at every one: see [`Informer::in_namespace`] and
+    /// [`Informer::index`] first.
     pub fn filter(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
-        self.read().by_key.values().filter(|object| wanted(object)).cloned().collect()
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Objects<K>> {
-        self.0.objects.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Objects<K>> {
-        self.0.objects.write().unwrap_or_else(PoisonError::into_inner)
+        self.read().objects.iter().filter(|object| wanted(object)).cloned().collect()
     }
 
     /// All objects.
     pub fn list(&self) -> Vec<Arc<K>> {
         self.filter(|_| true)
+    }
+
+    /// The objects of a namespace that `wanted` accepts.
+    pub fn in_namespace(&self, namespace: &str, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let known = self.read();
+        known.objects.in_namespace(namespace).filter(|object| wanted(object)).cloned().collect()
+    }
+
+    pub(crate) fn indexed(&self, index: usize, value: &str) -> Vec<Arc<K>> {
+        self.read().objects.indexed(index, value).cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Known<K>> {
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known<K>> {
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the first list is in memory. `false`: the informer has ended.
@@ -129,10 +160,10 @@ where
             match event {
                 Ok(watcher::Event::Init) => listed = Some(HashMap::new()),
                 Ok(watcher::Event::InitApply(object)) => {
-                    listed.get_or_insert_default().insert(Key::of(&object), Arc::new(object));
+                    listed.get_or_insert_default().insert(Key::of(&object), self.kept(object));
                 }
                 Ok(watcher::Event::InitDone) => self.replace(listed.take().unwrap_or_default()),
-                Ok(watcher::Event::Apply(object)) => self.apply(Arc::new(object)),
+                Ok(watcher::Event::Apply(object)) => self.apply(self.kept(object)),
                 Ok(watcher::Event::Delete(object)) => self.delete(&Key::of(&object), Some(object)),
                 Err(error) => {
                     tracing::debug!(kind = std::any::type_name::<K>(), %error, "watch interrupted, trying again");
@@ -141,15 +172,24 @@ where
         }
     }
 
+    /// The form in which an object stays in memory. Nobody reads `managedFields`, and a write without them leaves
+    /// them as they are.
+    fn kept(&self, mut object: K) -> Arc<K> {
+        object.meta_mut().managed_fields = None;
+        (self.0.trim)(&mut object);
+        Arc::new(object)
+    }
+
     /// Takes note of what an own write has answered, before the watch tells. An answer that the watch has overtaken
     /// says nothing new: the object may have changed or gone since.
-    pub fn written(&self, object: Arc<K>) {
+    pub fn written(&self, object: K) {
+        let object = self.kept(object);
         let old = {
-            let mut objects = self.write();
-            if revision(object.as_ref()) <= objects.seen {
+            let mut known = self.write();
+            if revision(object.as_ref()) <= known.seen {
                 return;
             }
-            objects.by_key.insert(Key::of(object.as_ref()), object.clone())
+            known.objects.insert(Key::of(object.as_ref()), object.clone())
         };
         self.changed(old, &object);
     }
@@ -158,12 +198,12 @@ where
     pub fn apply(&self, object: Arc<K>) {
         let (key, revision) = (Key::of(object.as_ref()), revision(object.as_ref()));
         let old = {
-            let mut objects = self.write();
-            objects.seen = objects.seen.max(revision);
-            if objects.by_key.get(&key).is_some_and(|known| self::revision(known.as_ref()) > revision) {
+            let mut known = self.write();
+            known.seen = known.seen.max(revision);
+            if known.objects.get(&key).is_some_and(|old| self::revision(old.as_ref()) > revision) {
                 return;
             }
-            objects.by_key.insert(key, object.clone())
+            known.objects.insert(key, object.clone())
         };
         self.changed(old, &object);
     }
@@ -179,9 +219,9 @@ where
 
     fn delete(&self, key: &Key, last: Option<K>) {
         let old = {
-            let mut objects = self.write();
-            objects.seen = objects.seen.max(last.as_ref().map_or(0, revision));
-            objects.by_key.remove(key)
+            let mut known = self.write();
+            known.seen = known.seen.max(last.as_ref().map_or(0, revision));
+            known.objects.remove(key)
         };
         if let Some(gone) = last.map(Arc::new).or(old) {
             self.tell(&Change::Deleted(&gone));
@@ -189,8 +229,7 @@ where
     }
 
     fn replace(&self, listed: HashMap<Key, Arc<K>>) {
-        let gone: Vec<Key> =
-            { self.read().by_key.keys().filter(|key| !listed.contains_key(key)).cloned().collect() };
+        let gone: Vec<Key> = { self.read().objects.keys().filter(|key| !listed.contains_key(key)).collect() };
         for key in gone {
             self.delete(&key, None);
         }
@@ -255,14 +294,14 @@ mod tests {
     #[test]
     fn an_answer_that_the_watch_has_overtaken_is_old() {
         let (informer, seen) = watched();
-        informer.written(Arc::new(config_map("a", "5")));
+        informer.written(config_map("a", "5"));
         informer.apply(Arc::new(config_map("a", "4")));
         assert_eq!(revision(informer.list()[0].as_ref()), 5, "the watch lags behind our own write");
         informer.apply(Arc::new(config_map("a", "7")));
-        informer.written(Arc::new(config_map("a", "6")));
+        informer.written(config_map("a", "6"));
         assert_eq!(revision(informer.list()[0].as_ref()), 7, "the answer came late");
         informer.delete(&Key::new("default", "a"), Some(config_map("a", "9")));
-        informer.written(Arc::new(config_map("a", "8")));
+        informer.written(config_map("a", "8"));
         assert!(informer.list().is_empty(), "it is gone already");
         assert_eq!(*seen.lock().unwrap(), ["added default/a", "updated default/a", "deleted default/a"]);
     }
@@ -278,5 +317,48 @@ mod tests {
         assert!(informer.synced().await);
         assert_eq!(*seen.lock().unwrap(), ["added default/a", "deleted default/a", "added default/b"]);
         assert_eq!(informer.list().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn indexes_follow_the_watch() {
+        let informer = Informer::<ConfigMap>::new();
+        let by_version = informer.index(|map| map.metadata.resource_version.as_deref().map(Into::into));
+        let listed = |names: &[(&str, &str)]| {
+            names.iter().map(|(n, v)| (Key::new("default", *n), Arc::new(config_map(n, v)))).collect()
+        };
+        let names = |objects: Vec<Arc<ConfigMap>>| {
+            let mut names: Vec<_> = objects.iter().filter_map(|o| o.metadata.name.clone()).collect();
+            names.sort();
+            names
+        };
+        informer.replace(listed(&[("a", "1"), ("b", "1"), ("c", "1")]));
+        assert_eq!(names(by_version.get("1")), ["a", "b", "c"]);
+        informer.apply(Arc::new(config_map("a", "2")));
+        informer.delete(&Key::new("default", "b"), Some(config_map("b", "3")));
+        informer.written(config_map("d", "4"));
+        assert_eq!(
+            (names(by_version.get("1")), names(by_version.get("2"))),
+            (vec!["c".into()], vec!["a".into()])
+        );
+        assert_eq!(names(by_version.get("4")), ["d"]);
+        informer.replace(listed(&[("a", "2"), ("e", "5")]));
+        assert!(by_version.get("1").is_empty() && by_version.get("4").is_empty());
+        assert_eq!(
+            (names(by_version.get("2")), names(by_version.get("5"))),
+            (vec!["a".into()], vec!["e".into()])
+        );
+        assert_eq!(names(informer.in_namespace("default", |_| true)), ["a", "e"]);
+        assert!(informer.in_namespace("other", |_| true).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_reads_is_not_kept() {
+        let informer = Informer::<ConfigMap>::trimmed(|map| map.data = None);
+        let mut map = config_map("a", "1");
+        map.metadata.managed_fields = Some(Vec::new());
+        map.data = Some([("k".to_owned(), "v".to_owned())].into());
+        informer.written(map);
+        let kept = informer.list().remove(0);
+        assert_eq!((&kept.metadata.managed_fields, &kept.data), (&None, &None));
     }
 }

@@ -9,14 +9,18 @@
 //!
 //! Nothing polls. A reconciler that waits for time to pass says so by returning a [`Requeue`].
 
+mod index;
 mod informer;
 mod key;
+mod objects;
 mod queue;
 mod reconciler;
 mod recorder;
 
+pub use index::{ByController, Index, controller_of};
 pub use informer::{Change, Informer};
 pub use key::Key;
+pub use objects::IndexBy;
 pub use queue::Queue;
 pub use reconciler::{Reconciler, Requeue, run};
 pub use recorder::Recorder;

@@ -14,10 +14,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use xebec_reconcile::{Change, Informer, Key, Queue, Reconciler, Requeue};
+use xebec_reconcile::{ByController, Change, Informer, Key, Queue, Reconciler, Requeue, controller_of};
 use xebec_types::LabelSelector;
 
-use crate::owners::{self, Claim, claim, controller_of};
+use crate::owners::{self, Claim, claim};
 use crate::{Informers, Recorder, pods};
 use limits::Limits;
 use plan::{Step, plan};
@@ -27,8 +27,8 @@ use sets::{REVISION, Sets, replicas, revision};
 pub struct Deployments {
     client: Client,
     deployments: Informer<Deployment>,
-    sets: Informer<ReplicaSet>,
-    pods: Informer<Pod>,
+    sets: ByController<ReplicaSet>,
+    pods: ByController<Pod>,
     recorder: Recorder,
 }
 
@@ -53,8 +53,8 @@ impl Deployments {
         let controller = Self {
             client,
             deployments: informers.deployments.clone(),
-            sets: informers.replica_sets.clone(),
-            pods: informers.pods.clone(),
+            sets: informers.replica_sets_by_controller.clone(),
+            pods: informers.pods_by_controller.clone(),
             recorder,
         };
         (controller, queue)
@@ -73,7 +73,8 @@ impl Deployments {
         let selector = selector(deployment);
         let api = self.sets_api(deployment);
         let mut owned = Vec::new();
-        for set in self.sets.filter(|set| set.metadata.namespace == deployment.metadata.namespace) {
+        let uid = deployment.metadata.uid.as_deref().unwrap_or("");
+        for set in self.sets.claimable(uid, &deployment.namespace().unwrap_or_default()) {
             match claim(&deployment.metadata, &selector, &set.metadata) {
                 Claim::Mine => owned.push(set),
                 Claim::Adopt => {
@@ -96,11 +97,8 @@ impl Deployments {
 
     /// Whether pods of old sets have not ended yet.
     fn old_pods_run(&self, sets: &Sets) -> bool {
-        let old = |uid: &str| sets.old.iter().any(|set| set.metadata.uid.as_deref() == Some(uid));
-        let running = |pod: &Pod| {
-            controller_of(&pod.metadata).is_some_and(|owner| old(&owner.uid)) && !pods::is_terminal(pod)
-        };
-        !sets.old.is_empty() && !self.pods.filter(running).is_empty()
+        let mut uids = sets.old.iter().filter_map(|set| set.metadata.uid.as_deref());
+        uids.any(|uid| self.pods.controlled(uid).iter().any(|pod| !pods::is_terminal(pod)))
     }
 
     async fn carry_out(
@@ -307,9 +305,7 @@ fn set_changed(set: &ReplicaSet, deployments: &Informer<Deployment>, queue: &Que
         return;
     }
     let labels = set.metadata.labels.clone().unwrap_or_default();
-    let matching = deployments
-        .filter(|d| d.namespace().as_deref() == Some(&namespace) && selector(d).matches_map(&labels));
-    for deployment in matching {
+    for deployment in deployments.in_namespace(&namespace, |d| selector(d).matches_map(&labels)) {
         queue.add(Key::of(deployment.as_ref()));
     }
 }

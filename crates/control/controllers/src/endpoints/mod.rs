@@ -12,8 +12,9 @@ use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use xebec_reconcile::{Change, Informer, Key, Queue, Reconciler, Requeue};
+use xebec_reconcile::{Change, Index, Informer, Key, Queue, Reconciler, Requeue};
 
+use crate::informers::service_index;
 use crate::{Informers, pods};
 
 /// Label that ties a slice to its Service.
@@ -43,6 +44,7 @@ pub struct EndpointsController {
     nodes: Informer<Node>,
     endpoints: Informer<Endpoints>,
     slices: Informer<EndpointSlice>,
+    slices_by_service: Index<EndpointSlice>,
 }
 
 impl EndpointsController {
@@ -69,28 +71,26 @@ impl EndpointsController {
             nodes: informers.nodes.clone(),
             endpoints: informers.endpoints.clone(),
             slices: informers.endpoint_slices.clone(),
+            slices_by_service: informers.endpoint_slices_by_service.clone(),
         };
         (controller, queue)
     }
 
     fn slices_of(&self, key: &Key, managed_by: &str) -> Vec<Arc<EndpointSlice>> {
-        self.slices.filter(|slice| {
-            let labels = slice.labels();
-            slice.namespace().as_deref() == Some(&key.namespace)
-                && labels.get(SERVICE_NAME) == Some(&key.name)
-                && labels.get(MANAGED_BY).map(String::as_str) == Some(managed_by)
-        })
+        let mut slices = self.slices_by_service.get(&service_index(&key.namespace, &key.name));
+        slices.retain(|slice| slice.labels().get(MANAGED_BY).map(String::as_str) == Some(managed_by));
+        slices
     }
 
     async fn apply_slices(&self, client: &Client, key: &Key, plan: slices::Plan) -> Result<(), kube::Error> {
         let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &key.namespace);
         for slice in plan.update {
             let written = api.replace(&slice.name_any(), &PostParams::default(), &slice).await?;
-            self.slices.written(Arc::new(written));
+            self.slices.written(written);
         }
         for slice in plan.create {
             let written = api.create(&PostParams::default(), &slice).await?;
-            self.slices.written(Arc::new(written));
+            self.slices.written(written);
         }
         for name in plan.delete {
             match api.delete(&name, &DeleteParams::default()).await {
@@ -130,10 +130,8 @@ impl EndpointsController {
         service: &Service,
         selector: &BTreeMap<String, String>,
     ) -> Result<(), kube::Error> {
-        let pods = self.pods.filter(|pod| {
-            pod.namespace().as_deref() == Some(&key.namespace)
-                && selector.iter().all(|(k, v)| pod.labels().get(k) == Some(v))
-                && !pods::is_terminal(pod)
+        let pods = self.pods.in_namespace(&key.namespace, |pod| {
+            selector.iter().all(|(k, v)| pod.labels().get(k) == Some(v)) && !pods::is_terminal(pod)
         });
         let zones: BTreeMap<String, String> =
             self.nodes.list().iter().filter_map(|node| zone_of(node)).collect();
@@ -195,11 +193,9 @@ fn pod_changed(change: &Change<'_, Pod>, services: &Informer<Service>, queue: &Q
         return;
     }
     for pod in change.sides() {
-        let matching = services.filter(|service| {
+        let matching = services.in_namespace(&pod.namespace().unwrap_or_default(), |service| {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-            service.metadata.namespace == pod.metadata.namespace
-                && selector
-                    .is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| pod.labels().get(k) == Some(v)))
+            selector.is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| pod.labels().get(k) == Some(v)))
         });
         for service in matching {
             queue.add(Key::of(service.as_ref()));

@@ -157,7 +157,7 @@ impl Reconciler for Namespaces {
         self.report(&namespace, &left).await?;
         let waits_for_pods =
             left.objects.iter().all(|(name, _)| name == "pods") && left.finalizers.is_empty();
-        let told_of = !self.pods.filter(|pod| pod.namespace().as_deref() == Some(&key.name)).is_empty();
+        let told_of = !self.pods.in_namespace(&key.name, |_| true).is_empty();
         let later = if waits_for_pods && told_of { AGAIN * 5 } else { AGAIN };
         Ok(Requeue::After(later))
     }

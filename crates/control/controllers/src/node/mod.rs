@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use xebec_reconcile::{Informer, Key, Queue, Reconciler, Requeue};
+use xebec_reconcile::{Index, Informer, Key, Queue, Reconciler, Requeue};
 
 use crate::{Informers, Recorder, pods};
 pub use cidr::{CidrError, ClusterCidr};
@@ -23,7 +23,7 @@ pub struct Nodes {
     client: Client,
     nodes: Informer<Node>,
     leases: Informer<Lease>,
-    pods: Informer<Pod>,
+    pods: Index<Pod>,
     ranges: Vec<ClusterCidr>,
     recorder: Recorder,
 }
@@ -59,7 +59,7 @@ impl Nodes {
             client,
             nodes: informers.nodes.clone(),
             leases: informers.leases.clone(),
-            pods: informers.pods.clone(),
+            pods: informers.pods_by_node.clone(),
             ranges,
             recorder,
         };
@@ -91,7 +91,7 @@ impl Nodes {
         let patch = json!({"spec": {"podCIDR": given[0], "podCIDRs": given}});
         let api: Api<Node> = Api::all(self.client.clone());
         let node = api.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        self.nodes.written(Arc::new(node));
+        self.nodes.written(node);
         Ok(true)
     }
 
@@ -108,8 +108,7 @@ impl Nodes {
 
     /// Pods of a node that is not ready are not ready either: Services must stop sending to them.
     async fn mark_pods_not_ready(&self, node: &str) -> Result<(), kube::Error> {
-        let on_node = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
-        for pod in self.pods.filter(|pod| on_node(pod) && pods::is_ready(pod)) {
+        for pod in self.pods.get(node).into_iter().filter(|pod| pods::is_ready(pod)) {
             let patch = json!({"status": {"conditions": [{
                 "type": "Ready", "status": "False", "reason": "NodeNotReady",
                 "lastTransitionTime": xebec_types::time::now()
@@ -136,13 +135,9 @@ impl Nodes {
 
     /// Deletes the pods that do not tolerate the node's taints any longer; answers when to look again.
     async fn evict(&self, node: &Node) -> Result<Option<Duration>, kube::Error> {
-        let name = node.name_any();
-        let on_node = |pod: &Pod| {
-            pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&name)
-                && pod.metadata.deletion_timestamp.is_none()
-        };
         let mut next: Option<Duration> = None;
-        for pod in self.pods.filter(on_node) {
+        let staying = |pod: &Arc<Pod>| pod.metadata.deletion_timestamp.is_none();
+        for pod in self.pods.get(&node.name_any()).into_iter().filter(staying) {
             match health::tolerated_for(node, &pod, Timestamp::now()) {
                 None => {}
                 Some(Duration::ZERO) => {

@@ -13,10 +13,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use xebec_reconcile::{Change, Informer, Key, Queue, Reconciler, Requeue};
+use xebec_reconcile::{ByController, Change, Informer, Key, Queue, Reconciler, Requeue, controller_of};
 
 use crate::expectations::Expectations;
-use crate::owners::{self, controller_of, controller_reference};
+use crate::owners::{self, controller_reference};
 use crate::{Informers, Recorder};
 use plan::{Plan, plan};
 
@@ -27,7 +27,7 @@ const BURST: usize = 500;
 pub struct ReplicaSets {
     client: Client,
     sets: Informer<ReplicaSet>,
-    pods: Informer<Pod>,
+    pods: ByController<Pod>,
     expectations: Arc<Expectations>,
     recorder: Recorder,
 }
@@ -47,7 +47,7 @@ impl ReplicaSets {
         });
         let (q, e, sets) = (queue.clone(), expectations.clone(), informers.replica_sets.clone());
         informers.pods.on_change(move |change| pod_changed(change, &sets, &e, &q));
-        let (sets, pods) = (informers.replica_sets.clone(), informers.pods.clone());
+        let (sets, pods) = (informers.replica_sets.clone(), informers.pods_by_controller.clone());
         (Self { client, sets, pods, expectations, recorder }, queue)
     }
 
@@ -174,7 +174,7 @@ impl Reconciler for ReplicaSets {
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, kube::Error> {
         let Some(set) = self.sets.get(key) else { return Ok(Requeue::Never) };
-        let pods = self.pods.filter(|pod| pod.metadata.namespace == set.metadata.namespace);
+        let pods = self.pods.claimable(set.metadata.uid.as_deref().unwrap_or(""), &key.namespace);
         let plan = plan(&set, &pods, Timestamp::now());
         let mut outcome = Ok(());
         if set.metadata.deletion_timestamp.is_none() && self.expectations.satisfied(key) {
@@ -227,10 +227,7 @@ fn pod_changed(
 /// A pod without controller concerns every set whose selector matches it.
 fn orphan_changed(pod: &Pod, namespace: &str, sets: &Informer<ReplicaSet>, queue: &Queue<Key>) {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
-    let matching = sets.filter(|set| {
-        set.metadata.namespace.as_deref() == Some(namespace) && plan::selector(set).matches_map(&labels)
-    });
-    for set in matching {
+    for set in sets.in_namespace(namespace, |set| plan::selector(set).matches_map(&labels)) {
         queue.add(Key::of(set.as_ref()));
     }
 }

@@ -38,7 +38,7 @@ pub fn wanted(set: &ReplicaSet) -> usize {
     usize::try_from(replicas).unwrap_or(0)
 }
 
-/// Plans from the pods of the set's namespace.
+/// Plans from the pods that the set has or may claim.
 pub fn plan(set: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     let selector = selector(set);
     let mut plan = Plan::default();
