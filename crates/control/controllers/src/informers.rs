@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xebec_reconcile::{ByController, Index, Informer};
 
-use crate::endpoints;
+use crate::{endpoints, trim};
 
 /// One informer per kind that more than one controller looks at.
 #[derive(Clone)]
 pub struct Informers {
-    /// Pods.
+    /// Pods, without what `trim::pod` takes from them.
     pub pods: Informer<Pod>,
     /// ReplicaSets.
     pub replica_sets: Informer<ReplicaSet>,
@@ -58,7 +58,8 @@ impl Default for Informers {
 impl Informers {
     /// Empty informers; controllers add their handlers before [`Informers::run`].
     pub fn new() -> Self {
-        let (pods, replica_sets, endpoint_slices) = (Informer::new(), Informer::new(), Informer::new());
+        let pods = Informer::trimmed(trim::pod);
+        let (replica_sets, endpoint_slices) = (Informer::new(), Informer::new());
         Self {
             pods_by_controller: ByController::of(&pods),
             pods_by_node: pods.index(node_of),

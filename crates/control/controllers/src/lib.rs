@@ -17,6 +17,7 @@ mod pods;
 mod replicaset;
 mod rootca;
 mod serviceaccount;
+mod trim;
 
 use std::sync::Arc;
 

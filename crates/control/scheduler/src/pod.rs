@@ -78,8 +78,11 @@ pub struct Spread {
 /// A pod, parsed. It does not change; a changed pod is a new one.
 #[derive(Debug)]
 pub struct PodInfo {
-    /// The pod as the API has it.
-    pub pod: Arc<Pod>,
+    /// The pod as the API has it, while it waits for a node. Of a pod that has one nothing else is asked than what
+    /// stands below, and keeping it would keep an old form: changes of its status are not read.
+    object: Option<Arc<Pod>>,
+    uid: String,
+    node: Option<String>,
     /// Namespace and name.
     pub key: Key,
     /// Labels.
@@ -104,6 +107,7 @@ pub struct PodInfo {
     pub images: Vec<String>,
     /// Whether it is being deleted.
     pub terminating: bool,
+    finished: bool,
 }
 
 impl PodInfo {
@@ -132,6 +136,8 @@ impl PodInfo {
         }
         let required = near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         let forbidden = apart.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+        let node = spec.node_name.clone().filter(|name| !name.is_empty());
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         Self {
             key: Key::of(pod.as_ref()),
             priority: spec.priority.unwrap_or(0),
@@ -145,29 +151,36 @@ impl PodInfo {
             images: images(spec),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             labels,
-            pod,
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            finished: matches!(phase, Some("Succeeded" | "Failed")),
+            object: node.is_none().then_some(pod),
+            node,
         }
     }
 
-    /// Its specification.
+    /// The pod as the API has it; `None`: it has a node.
+    pub fn object(&self) -> Option<&Arc<Pod>> {
+        self.object.as_ref()
+    }
+
+    /// Its specification, while it waits for a node.
     pub fn spec(&self) -> Option<&PodSpec> {
-        self.pod.spec.as_ref()
+        self.object.as_ref()?.spec.as_ref()
     }
 
     /// The node it is bound to.
     pub fn node_name(&self) -> Option<&str> {
-        self.spec()?.node_name.as_deref().filter(|name| !name.is_empty())
+        self.node.as_deref()
     }
 
     /// Its UID.
     pub fn uid(&self) -> &str {
-        self.pod.metadata.uid.as_deref().unwrap_or("")
+        &self.uid
     }
 
     /// Whether all its containers have ended for good.
     pub fn is_finished(&self) -> bool {
-        let phase = self.pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        matches!(phase, Some("Succeeded" | "Failed"))
+        self.finished
     }
 
     /// Whether something other than the scheduler must let it go first (KEP-3521).

@@ -191,7 +191,7 @@ impl Pending {
 
 /// Whether a change of a waiting pod may make it fit: not a change of its status.
 fn matters(old: &PodInfo, new: &PodInfo) -> bool {
-    old.pod.spec != new.pod.spec || old.labels != new.labels
+    old.spec() != new.spec() || old.labels != new.labels
 }
 
 fn backoff(attempts: u32) -> Duration {

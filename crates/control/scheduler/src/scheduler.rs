@@ -156,7 +156,10 @@ impl Executor {
             api.create_subresource("binding", &pod.key.name, &PostParams::default(), &binding).await;
         let Err(error) = bound else {
             let message = format!("Successfully assigned {} to {node}", pod.key);
-            return self.recorder.normal(pod.pod.as_ref(), "Scheduled", message);
+            if let Some(object) = pod.object() {
+                self.recorder.normal(object.as_ref(), "Scheduled", message);
+            }
+            return;
         };
         let tried_again = self.shared.state().forget(&pod);
         self.shared.wake.notify_one();
@@ -172,14 +175,15 @@ impl Executor {
     }
 
     async fn report(&self, pod: &PodInfo, reason: &str, message: String) {
-        if let Some(patch) = condition_patch(&pod.pod, reason, &message) {
+        let Some(object) = pod.object() else { return };
+        if let Some(patch) = condition_patch(object, reason, &message) {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.key.namespace);
             let params = PatchParams::default();
             if let Err(error) = api.patch_status(&pod.key.name, &params, &Patch::Strategic(patch)).await {
                 tracing::debug!(pod = %pod.key, %error, "condition PodScheduled not written");
             }
         }
-        self.recorder.warning(pod.pod.as_ref(), "FailedScheduling", message);
+        self.recorder.warning(object.as_ref(), "FailedScheduling", message);
     }
 }
 
@@ -189,7 +193,7 @@ fn binding(pod: &PodInfo, node: &str) -> Binding {
         metadata: ObjectMeta {
             name: Some(pod.key.name.clone()),
             namespace: Some(pod.key.namespace.clone()),
-            uid: pod.pod.metadata.uid.clone(),
+            uid: Some(pod.uid().to_owned()).filter(|uid| !uid.is_empty()),
             ..ObjectMeta::default()
         },
         target: ObjectReference {

@@ -61,7 +61,7 @@ async fn writes(code: u16, nodes: &[Arc<Node>], pods: &[Arc<PodInfo>], count: us
         let token = token.clone();
         async move { scheduler.schedule(token).await }
     });
-    pods.iter().for_each(|pod| informers.pods.apply(pod.pod.clone()));
+    pods.iter().for_each(|pod| informers.pods.apply(pod.object().unwrap().clone()));
     let mut all = Vec::new();
     for _ in 0..count {
         all.push(tokio::time::timeout(Duration::from_secs(20), written.recv()).await.unwrap().unwrap());
@@ -112,7 +112,7 @@ async fn many_pods_fill_a_hundred_nodes_evenly() {
     let pods: Vec<_> = (0..PODS).map(|i| pod(&format!("p{i}"), small.clone())).collect();
     let mut state = State::default();
     nodes.iter().for_each(|node| state.node(&Change::Added(node)));
-    pods.iter().for_each(|pod| state.pod(&Change::Added(&pod.pod)));
+    pods.iter().for_each(|pod| state.pod(&Change::Added(pod.object().unwrap())));
     let start = std::time::Instant::now();
     let mut bound = 0;
     while let Step::Bind(..) = state.step(Instant::now()) {
@@ -125,7 +125,7 @@ async fn many_pods_fill_a_hundred_nodes_evenly() {
 
 #[test]
 fn a_condition_that_says_so_already_is_not_written_again() {
-    let mut known = Pod::clone(&pod("p", json!({})).pod);
+    let mut known = Pod::clone(pod("p", json!({})).object().unwrap());
     assert!(condition_patch(&known, "Unschedulable", "m").is_some());
     known.status = serde_json::from_value(json!({"conditions": [
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m"}

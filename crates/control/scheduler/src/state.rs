@@ -212,7 +212,10 @@ mod tests {
     use crate::testing::{node, pod};
 
     fn asking(name: &str, cpu: &str) -> Arc<Pod> {
-        pod(name, json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]})).pod.clone()
+        pod(name, json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}))
+            .object()
+            .unwrap()
+            .clone()
     }
 
     fn bound(pod: &Arc<Pod>, to: &str) -> Arc<Pod> {
@@ -256,6 +259,10 @@ mod tests {
         state.pod(&Change::Updated(&one, &there));
         assert!(!state.forget(&PodInfo::new(one.clone())), "it was bound after all");
         assert_eq!(state.snapshot.node("n1").unwrap().requested.cpu, 3000);
+        assert!(
+            state.snapshot.placed(&Key::of(there.as_ref())).unwrap().object().is_none(),
+            "no old form is kept"
+        );
 
         let two = asking("two", "3");
         state.pod(&Change::Added(&two));
@@ -269,7 +276,7 @@ mod tests {
     async fn only_pods_of_ours_that_stay_are_scheduled() {
         let mut state = State::default();
         state.node(&Change::Added(&node("n1", json!({}), json!({}))));
-        let other = pod("other", json!({"schedulerName": "mine"})).pod.clone();
+        let other = pod("other", json!({"schedulerName": "mine"})).object().unwrap().clone();
         state.pod(&Change::Added(&other));
         let mut dying = Pod::clone(&asking("dying", "1"));
         dying.metadata.deletion_timestamp =

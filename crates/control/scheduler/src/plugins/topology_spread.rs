@@ -120,7 +120,7 @@ fn default_constraints(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Spread> {
     let services = snapshot.services.get(namespace).into_iter().flat_map(HashMap::values);
     let mut selectors: Vec<LabelSelector> =
         services.filter(|s| s.matches_map(&pod.labels)).cloned().collect();
-    let owners = pod.pod.metadata.owner_references.iter().flatten();
+    let owners = pod.object().into_iter().flat_map(|pod| pod.metadata.owner_references.iter().flatten());
     for owner in owners.filter(|o| o.controller == Some(true) && o.kind == "ReplicaSet") {
         selectors.extend(snapshot.replica_sets.get(&Key::new(namespace, &owner.name)).cloned());
     }
