@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xebec_reconcile::{ByController, Index, Informer};
 
+use crate::resources::Definition;
 use crate::{endpoints, trim};
 
 /// One informer per kind that more than one controller looks at.
@@ -39,6 +40,8 @@ pub struct Informers {
     pub nodes: Informer<Node>,
     /// Leases of `kube-node-lease`.
     pub leases: Informer<Lease>,
+    /// CustomResourceDefinitions, of which only the metadata is fetched.
+    pub definitions: Informer<Definition>,
     /// Pods by controller.
     pub pods_by_controller: ByController<Pod>,
     /// Pods by the node that they are bound to.
@@ -76,6 +79,7 @@ impl Informers {
             root_ca: Informer::new(),
             nodes: Informer::new(),
             leases: Informer::new(),
+            definitions: Informer::new(),
         }
     }
 
@@ -95,6 +99,7 @@ impl Informers {
         let root_ca = plain().fields("metadata.name=kube-root-ca.crt");
         tasks.spawn(self.root_ca.run(Api::all(client.clone()), root_ca, t()));
         tasks.spawn(self.nodes.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.definitions.run(Api::all(client.clone()), plain(), t()));
         tasks.spawn(self.leases.run(Api::namespaced(client, "kube-node-lease"), plain(), t()));
         while tasks.join_next().await.is_some() {}
     }
@@ -112,6 +117,7 @@ impl Informers {
             && self.root_ca.synced().await
             && self.nodes.synced().await
             && self.leases.synced().await
+            && self.definitions.synced().await
     }
 }
 

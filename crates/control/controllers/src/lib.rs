@@ -15,6 +15,7 @@ mod node;
 mod owners;
 mod pods;
 mod replicaset;
+mod resources;
 mod rootca;
 mod serviceaccount;
 mod trim;

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
-use kube::discovery::{ApiCapabilities, Discovery, Scope, verbs};
+use kube::discovery::{ApiCapabilities, Scope, verbs};
 use kube::{Api, Client, ResourceExt};
 use xebec_reconcile::{Change, Informer, Key, Queue, Reconciler, Requeue};
 
 use crate::Informers;
+use crate::resources::{Offered, Resources};
 
 const FINALIZER: &str = "kubernetes";
 /// When to look again while something is left that no informer here would tell of, such as objects with finalizers.
@@ -22,6 +23,7 @@ pub struct Namespaces {
     client: Client,
     namespaces: Informer<Namespace>,
     pods: Informer<Pod>,
+    resources: Resources,
 }
 
 /// What is left in a namespace.
@@ -54,23 +56,21 @@ impl Namespaces {
             }
         });
         let (namespaces, pods) = (informers.namespaces.clone(), informers.pods.clone());
-        (Self { client, namespaces, pods }, queue)
+        let resources = Resources::new(client.clone(), &informers.definitions);
+        (Self { client, namespaces, pods, resources }, queue)
     }
 
     /// Deletes everything once and tells what is left.
-    async fn empty(&self, namespace: &str) -> Result<Left, kube::Error> {
-        let discovery = Discovery::new(self.client.clone()).run().await?;
-        let resources: Vec<ApiResource> = discovery
-            .groups()
-            .flat_map(kube::discovery::ApiGroup::recommended_resources)
-            .filter(|(_, capabilities)| is_deletable(capabilities))
+    async fn empty(&self, namespace: &str, offered: &Offered) -> Left {
+        let deletable = offered.resources.iter().filter(|(_, capabilities)| is_deletable(capabilities));
+        let (pods, others): (Vec<_>, Vec<_>) = deletable
             .map(|(resource, _)| resource)
-            .collect();
-        let (pods, others): (Vec<_>, Vec<_>) =
-            resources.into_iter().partition(|r| r.group.is_empty() && r.plural == "pods");
+            .partition(|resource| resource.group.is_empty() && resource.plural == "pods");
         let mut left = Left::default();
         for batch in [others, pods] {
-            for outcome in join_all(batch.iter().map(|resource| self.empty_of(namespace, resource))).await {
+            for outcome in
+                join_all(batch.into_iter().map(|resource| self.empty_of(namespace, resource))).await
+            {
                 let (name, objects) = match outcome {
                     Ok(outcome) => outcome,
                     Err(error) => {
@@ -86,7 +86,7 @@ impl Namespaces {
                 }
             }
         }
-        Ok(left)
+        left
     }
 
     async fn empty_of(
@@ -149,11 +149,18 @@ impl Reconciler for Namespaces {
         if namespace.metadata.deletion_timestamp.is_none() || !ours {
             return Ok(Requeue::Never);
         }
-        let left = self.empty(&key.name).await?;
+        let offered = self.resources.offered().await?;
+        let left = self.empty(&key.name, &offered).await;
         if left == Left::default() {
+            // A resource that came meanwhile may have objects here.
+            if !self.resources.is_current(&offered) {
+                return Ok(Requeue::After(Duration::ZERO));
+            }
             self.finalize(&namespace).await?;
             return Ok(Requeue::Never);
         }
+        // What is left may be of a resource that has gone, or changed, before the definitions told of it.
+        self.resources.forget();
         self.report(&namespace, &left).await?;
         let waits_for_pods =
             left.objects.iter().all(|(name, _)| name == "pods") && left.finalizers.is_empty();
