@@ -13,12 +13,11 @@ mod informers;
 mod namespace;
 mod node;
 mod owners;
+mod podgc;
 mod pods;
 mod replicaset;
-mod resources;
 mod rootca;
 mod serviceaccount;
-mod trim;
 
 use std::sync::Arc;
 
@@ -91,15 +90,10 @@ impl Controllers {
         tasks.controller(node::Nodes::new(c, &informers, config.cluster_cidrs, recorder), 2);
 
         let (collector, queue, monitors) = gc::GarbageCollector::new(client("generic-garbage-collector"));
-        tasks.set.spawn(monitors.run(token.clone()));
+        tasks.set.spawn(monitors.run(token));
         tasks.controller((collector, queue), 5);
-        let pods = gc::collect_orphaned_pods(
-            client("pod-garbage-collector"),
-            informers.pods.clone(),
-            informers.nodes.clone(),
-            token,
-        );
-        tasks.set.spawn(pods);
+        let c = client("pod-garbage-collector");
+        tasks.controller(podgc::PodCollector::new(c, &informers, podgc::Limits::default()), 1);
         while tasks.set.join_next().await.is_some() {}
     }
 }

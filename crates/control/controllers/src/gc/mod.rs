@@ -8,14 +8,12 @@ mod monitors;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Node;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy,
 };
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
-use xebec_reconcile::{Informer, Queue, Reconciler, Requeue};
+use xebec_reconcile::{Queue, Reconciler, Requeue};
 
 use graph::{Graph, Item, Owner, Verdict};
 pub use monitors::Monitors;
@@ -160,53 +158,5 @@ fn api_for(client: &Client, resource: &ApiResource, namespace: &str) -> Api<Dyna
     match namespace {
         "" => Api::all_with(client.clone(), resource),
         namespace => Api::namespaced_with(client.clone(), namespace, resource),
-    }
-}
-
-/// Deletes pods of nodes that no longer exist: nobody else would (upstream's pod garbage collector).
-pub async fn collect_orphaned_pods(
-    client: Client,
-    pods: Informer<k8s_openapi::api::core::v1::Pod>,
-    nodes: Informer<Node>,
-    token: CancellationToken,
-) {
-    let queue: Queue<xebec_reconcile::Key> = Queue::new();
-    let (q, p) = (queue.clone(), pods.clone());
-    nodes.on_change(move |change| {
-        let xebec_reconcile::Change::Deleted(node) = change else { return };
-        let name = node.name_any();
-        for pod in p.filter(|pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&name)) {
-            q.add(xebec_reconcile::Key::of(pod.as_ref()));
-        }
-    });
-    let collector = Arc::new(OrphanedPods { client, pods, nodes });
-    xebec_reconcile::run(collector, queue, 1, token).await;
-}
-
-struct OrphanedPods {
-    client: Client,
-    pods: Informer<k8s_openapi::api::core::v1::Pod>,
-    nodes: Informer<Node>,
-}
-
-impl Reconciler for OrphanedPods {
-    type Key = xebec_reconcile::Key;
-    type Error = kube::Error;
-    const NAME: &'static str = "pod-garbage-collector";
-
-    async fn reconcile(&self, key: &Self::Key) -> Result<Requeue, kube::Error> {
-        let Some(pod) = self.pods.get(key) else { return Ok(Requeue::Never) };
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-        if node.is_empty() || self.nodes.get(&xebec_reconcile::Key::new("", node)).is_some() {
-            return Ok(Requeue::Never);
-        }
-        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        crate::tolerate(api.delete(&key.name, &params).await, &[404, 409])?;
-        Ok(Requeue::Never)
     }
 }
