@@ -16,8 +16,10 @@ mod owners;
 mod podgc;
 mod pods;
 mod replicaset;
+mod resources;
 mod rootca;
 mod serviceaccount;
+mod trim;
 
 use std::sync::Arc;
 
