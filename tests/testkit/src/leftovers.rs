@@ -11,10 +11,7 @@ use crate::command::run_blocking;
 /// The name is the binary's: its data directory hashed with 32 bits of FNV-1a. Tests check that it exists while the
 /// cluster runs, so that a change there does not make this look in the wrong place.
 pub fn cgroups(data_dir: &Path) -> Vec<PathBuf> {
-    let hash = data_dir.as_os_str().as_encoded_bytes().iter();
-    let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = xebec_hash::fnv64(data_dir.as_os_str().as_encoded_bytes());
     let name = format!("xebec/{:08x}", hash & 0xffff_ffff);
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());

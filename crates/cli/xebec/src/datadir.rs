@@ -73,10 +73,7 @@ impl DataDir {
 
     /// Root of this cluster's control groups. Clusters side by side on one machine differ by their directory.
     pub fn cgroup_root(&self) -> String {
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in self.0.as_os_str().as_encoded_bytes() {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        let hash = xebec_hash::fnv64(self.0.as_os_str().as_encoded_bytes());
         format!("xebec/{:08x}", hash & 0xffff_ffff)
     }
 }

@@ -145,10 +145,7 @@ impl State {
 /// Name of the node's end of a sandbox's link: `xbe` and 12 hexadecimal digits of the id's FNV-1a hash, the 15 bytes
 /// that Linux allows.
 pub(crate) fn host_interface(sandbox: &str) -> String {
-    let hash = sandbox
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    format!("xbe{:012x}", hash >> 16)
+    format!("xbe{:012x}", xebec_hash::fnv64(sandbox.as_bytes()) >> 16)
 }
 
 #[cfg(test)]

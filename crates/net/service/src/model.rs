@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use xebec_hash::fnv32;
 use xebec_netlink::Cidr;
 
 /// A transport protocol that Services know.
@@ -121,7 +122,7 @@ impl Class {
     /// The class as it stands in the kernel's maps: a digest of its chain's name (FNV-1a). Classes in use at the same
     /// time are told apart by `variant` if they have the same.
     pub fn id(&self, ipv4: bool) -> u32 {
-        digest(self.chain(ipv4).as_bytes())
+        fnv32(self.chain(ipv4).as_bytes())
     }
 
     /// Reads what [`Class::chain`] wrote.
@@ -210,7 +211,7 @@ impl Front {
         let list = if self.class.external_local { &self.local } else { &self.endpoints };
         let mut taken = BTreeSet::new();
         let numbered = list.iter().map(|endpoint| {
-            let mut number = digest(format!("{} {}", endpoint.ip, endpoint.port).as_bytes());
+            let mut number = fnv32(format!("{} {}", endpoint.ip, endpoint.port).as_bytes());
             while !taken.insert(number) {
                 number = number.wrapping_add(1);
             }
@@ -218,11 +219,6 @@ impl Front {
         });
         numbered.collect()
     }
-}
-
-/// FNV-1a of 32 bits.
-fn digest(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]

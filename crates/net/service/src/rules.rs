@@ -56,9 +56,7 @@ impl RuleConfig {
     /// Says which rules the table holds; stored as its comment.
     pub fn fingerprint(&self) -> String {
         let text = format!("{VERSION} {:x} {:?} {:?}", self.mark, self.pod_cidrs, self.service_cidrs);
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+        let hash = xebec_hash::fnv64(text.as_bytes());
         format!("services, rules {VERSION}-{hash:016x}")
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use serde_json::{Value, json};
+pub use xebec_hash::fnv64 as fnv;
 use xebec_registry::{Resource, Scale, Verb, Version};
 use xebec_types::Status;
 
@@ -218,13 +219,6 @@ fn storage_hash(resource: &Resource) -> String {
     use base64::Engine as _;
     let text = format!("{}/{}/{}", resource.group, resource.storage_version().name, resource.names.kind);
     base64::engine::general_purpose::STANDARD.encode(fnv(text.as_bytes()).to_be_bytes())
-}
-
-/// FNV-1a, for hashes that only have to differ when their input does.
-pub fn fnv(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The version of the aggregated form that the client asks for first.

@@ -91,12 +91,9 @@ pub fn available(set: &ReplicaSet) -> i32 {
 
 /// FNV-1a of the template and the collision count, in the alphabet of generated names.
 pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    let mut hash: u32 = 0x811c_9dc5;
     let text = serde_json::to_string(template).unwrap_or_default();
     let salt = collisions.map(|c| c.to_string()).unwrap_or_default();
-    for byte in text.bytes().chain(salt.bytes()) {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    }
+    let hash = xebec_hash::fnv32((text + &salt).as_bytes());
     let alphabet = b"bcdfghjklmnpqrstvwxz2456789";
     hash.to_string().bytes().map(|c| char::from(alphabet[usize::from(c) % alphabet.len()])).collect()
 }

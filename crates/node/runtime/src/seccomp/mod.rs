@@ -27,7 +27,7 @@ pub fn prepare(
     };
     let program = bpf::compile(&profile);
     let bytes: Vec<u8> = program.iter().flat_map(|instruction| instruction.to_ne_bytes()).collect();
-    let path = state.seccomp().join(format!("{:016x}.bpf", fnv(&bytes)));
+    let path = state.seccomp().join(format!("{:016x}.bpf", xebec_hash::fnv64(&bytes)));
     if !path.exists() {
         std::fs::create_dir_all(state.seccomp())
             .and_then(|()| write_atomic(&path, &bytes))
@@ -40,11 +40,4 @@ pub fn prepare(
 pub fn load_program(path: &Path) -> std::io::Result<Vec<u64>> {
     let bytes = std::fs::read(path)?;
     Ok(bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_ne_bytes(*chunk)).collect())
-}
-
-/// FNV-1a: names files by content, nothing more.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
