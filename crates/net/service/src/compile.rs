@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
+    class::Class,
     input::{NodeInfo, ServiceInfo, ServicePortInfo, SliceEndpoint, SliceInfo},
-    model::{Class, Endpoint, Front, FrontKey},
+    model::{Endpoint, Front, FrontKey},
 };
 
 /// Endpoints of one front beyond this are left out: their number has 16 bits.

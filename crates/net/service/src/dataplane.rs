@@ -8,9 +8,10 @@ use xebec_netlink::{
 };
 
 use crate::{
+    class::Chain,
     elements::{Changes, Elements, SetId, diff},
     flows::FlowCheck,
-    model::{Class, Transport},
+    model::Transport,
     rules::{self, RuleConfig},
 };
 
@@ -100,7 +101,9 @@ impl Dataplane {
     /// What is in the kernel's sets.
     pub fn read(&self) -> Result<Elements, DataplaneError> {
         let table = self.config.table();
-        let mut found = Elements::default();
+        let chains = self.nft.chains(&table)?;
+        let chains = chains.iter().filter_map(|name| Chain::parse(name)).collect();
+        let mut found = Elements { chains, ..Elements::default() };
         for set in SetId::ALL {
             for ipv4 in [true, false] {
                 for element in self.nft.elements(&table, &set.name(ipv4))? {
@@ -120,31 +123,22 @@ impl Dataplane {
 
     /// Endpoints come before what leads to them and go after it, so that every state between is whole.
     fn plan(&self, changes: &Changes, batches: &mut Vec<Batch>) {
+        rules::add_chains(room(batches), &self.config, &changes.added);
         for ((set, ipv4), change) in &changes.sets {
-            if *set == SetId::Class {
-                for (_, chain) in change.replaced.iter().chain(&change.added) {
-                    self.add_class(chain, *ipv4, batches);
-                }
-            }
             self.delete(*set, *ipv4, &change.replaced, batches);
             self.add(*set, *ipv4, change.replaced.iter().chain(&change.added), batches);
         }
         // What is gone: the ones that lead there first, so in the opposite order.
         for ((set, ipv4), change) in changes.sets.iter().rev() {
             self.delete(*set, *ipv4, &change.removed, batches);
-            if *set == SetId::Class {
-                for (_, chain) in &change.removed {
-                    let chain = String::from_utf8_lossy(chain);
-                    room(batches).delete_chain(&self.config.table(), &chain);
-                }
-            }
         }
-    }
-
-    fn add_class(&self, chain: &[u8], ipv4: bool, batches: &mut Vec<Batch>) {
-        let class = Class::from_chain(&String::from_utf8_lossy(chain)).expect("invariant: made by chain");
-        if !class.reject && !class.drop {
-            rules::add_class_chain(room(batches), &self.config, ipv4, &class);
+        let (table, batch) = (self.config.table(), room(batches));
+        // They lead to one another: none may be left with rules when the first one goes.
+        for chain in &changes.removed {
+            batch.flush_chain(&table, &chain.name());
+        }
+        for chain in &changes.removed {
+            batch.delete_chain(&table, &chain.name());
         }
     }
 

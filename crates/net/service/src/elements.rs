@@ -1,10 +1,16 @@
 //! Fronts as elements of the kernel's sets and maps.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use xebec_netlink::{Cidr, cidr::addr_bytes};
 
-use crate::model::{Endpoint, Front, FrontKey};
+use crate::{
+    class::Chain,
+    model::{Endpoint, Front, FrontKey},
+};
 
 /// First number of a local endpoint, above those of all endpoints.
 pub(crate) const LOCAL_OFFSET: u32 = 0x1_0000;
@@ -63,11 +69,13 @@ impl SetId {
 /// empty values.
 pub type SetElements = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Elements by set and family (true is IPv4).
+/// Elements by set and family (true is IPv4), and the chains that come and go with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elements {
     /// The sets; empty ones may be missing.
     pub sets: BTreeMap<(SetId, bool), SetElements>,
+    /// The chains.
+    pub chains: BTreeSet<Chain>,
 }
 
 impl Elements {
@@ -120,12 +128,16 @@ pub struct SetChanges {
 pub struct Changes {
     /// By set and family; only sets that change.
     pub sets: BTreeMap<(SetId, bool), SetChanges>,
+    /// Chains to add.
+    pub added: Vec<Chain>,
+    /// Chains to delete.
+    pub removed: Vec<Chain>,
 }
 
 impl Changes {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.sets.is_empty()
+        self.sets.is_empty() && self.added.is_empty() && self.removed.is_empty()
     }
 
     /// Number of elements deleted, replaced and added.
@@ -137,7 +149,9 @@ impl Changes {
 /// The least changes that lead from `old` to `new`.
 pub fn diff(old: &Elements, new: &Elements) -> Changes {
     let empty = SetElements::new();
-    let mut changes = Changes::default();
+    let without =
+        |some: &Elements, others: &Elements| some.chains.difference(&others.chains).copied().collect();
+    let mut changes = Changes { added: without(new, old), removed: without(old, new), ..Changes::default() };
     let mut ids: Vec<_> = old.sets.keys().chain(new.sets.keys()).copied().collect();
     ids.sort_unstable();
     ids.dedup();

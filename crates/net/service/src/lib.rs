@@ -7,6 +7,7 @@
 //! [`compile`](compile::compile) and [`Tables`] are pure; [`Dataplane`] carries their changes out; [`Proxy`] feeds
 //! them from the API.
 
+mod class;
 pub mod compile;
 mod dataplane;
 mod elements;
@@ -18,11 +19,12 @@ mod proxy;
 mod rules;
 mod tables;
 
+pub use class::{Chain, Class};
 pub use dataplane::{Dataplane, DataplaneError};
 pub use elements::{Changes, Elements, SetId, diff};
 pub use flows::FlowCheck;
 pub use input::{NodeInfo, ServiceInfo, ServicePortInfo, SliceEndpoint, SliceInfo};
-pub use model::{Class, Endpoint, Front, FrontKey, Transport};
+pub use model::{Endpoint, Front, FrontKey, Transport};
 pub use proxy::{Proxy, ProxyConfig, ProxyError};
 pub use rules::RuleConfig;
 pub use tables::{Tables, Touched};

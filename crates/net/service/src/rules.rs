@@ -20,10 +20,13 @@ use xebec_netlink::{
     },
 };
 
-use crate::{elements::LOCAL_OFFSET, elements::SetId, model::Class};
+use crate::{
+    class::{Chain, Class, kind},
+    elements::{LOCAL_OFFSET, SetId},
+};
 
 /// Changes with every change of what this module writes: a table with another number is replaced.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Clients that stay with an endpoint, at most.
 const MOST_CLIENTS: u32 = 1 << 20;
 const PRIORITY_DNAT: i32 = -100;
@@ -189,6 +192,11 @@ pub(crate) fn add_skeleton(batch: &mut Batch, config: &RuleConfig) {
             batch.add_rule(&table, "services", &rule);
         }
     }
+    for (layout, node_port) in LAYOUTS.iter().flat_map(|layout| [(*layout, false), (*layout, true)]) {
+        let name = balancing(node_port, layout.ipv4);
+        batch.add_chain(&table, &name, None);
+        batch.add_rule(&table, &name, &balancing_rule(layout, node_port));
+    }
     for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         batch.add_chain(
             &table,
@@ -352,14 +360,22 @@ fn change_mark(mark: u32, set: bool) -> [Expr; 3] {
     ]
 }
 
-/// Adds the chain of a class with its rules.
-pub(crate) fn add_class_chain(batch: &mut Batch, config: &RuleConfig, ipv4: bool, class: &Class) {
-    let (table, name) = (config.table(), class.chain(ipv4));
-    batch.add_chain(&table, &name, None);
-    // The chain may be left from an earlier process, with the same rules or none.
-    batch.flush_chain(&table, &name);
-    for rule in class_rules(config, ipv4, class) {
-        batch.add_rule(&table, &name, &rule);
+/// Adds chains with their rules.
+pub(crate) fn add_chains(batch: &mut Batch, config: &RuleConfig, chains: &[Chain]) {
+    let table = config.table();
+    // They lead to one another.
+    for chain in chains {
+        batch.add_chain(&table, &chain.name(), None);
+    }
+    for chain in chains {
+        let rules = match *chain {
+            Chain::Class { ipv4, class } => class_rules(config, ipv4, &class),
+            Chain::Known { ipv4, node_port, seconds } => known_rules(Layout::of(ipv4), node_port, seconds),
+            Chain::Fresh { ipv4, node_port, seconds } => fresh_rules(Layout::of(ipv4), node_port, seconds),
+        };
+        for rule in rules {
+            batch.add_rule(&table, &chain.name(), &rule);
+        }
     }
 }
 
@@ -372,14 +388,12 @@ fn class_rules(config: &RuleConfig, ipv4: bool, class: &Class) -> Vec<Vec<Expr>>
     if class.masquerade {
         rules.push(change_mark(config.mark, true).to_vec());
     }
-    let balance = |count: u16, offset: u32| -> Vec<Expr> {
-        let mut rule = layout.is_family().to_vec();
-        rule.extend(random_number(count, offset));
-        rule.extend(layout.load_front(class.node_port));
-        rule.push(number(layout.number()));
-        rule.extend(layout.dnat(SetId::Endpoints));
+    let pick = |count: u16, offset: u32, chain: String| -> Vec<Expr> {
+        let mut rule = random_number(count, offset).to_vec();
+        rule.push(Expr::Verdict(Verdict::Goto(chain)));
         rule
     };
+    let balance = |count: u16, offset: u32| pick(count, offset, balancing(class.node_port, ipv4));
     if class.external_local && class.endpoints > 0 {
         // Clients in the cluster, this node among them, are served as by the address inside the cluster.
         for cidr in config.pod_cidrs.iter().filter(|cidr| cidr.is_ipv4() == ipv4) {
@@ -390,18 +404,32 @@ fn class_rules(config: &RuleConfig, ipv4: bool, class: &Class) -> Vec<Vec<Expr>>
         own.push(Expr::equals(Reg(0), TYPE_LOCAL.to_ne_bytes()));
         rules.push([own, balance(class.endpoints, 0)].concat());
     }
-    let (count, offset) =
-        if class.external_local { (class.local, LOCAL_OFFSET) } else { (class.endpoints, 0) };
+    let (count, offset) = (class.sticky(), if class.external_local { LOCAL_OFFSET } else { 0 });
+    let (node_port, seconds) = (class.node_port, class.affinity);
     if count == 0 {
         rules.push(vec![Expr::Verdict(Verdict::Drop)]);
-        return rules;
+    } else if class.affinity > 0 {
+        let known = Chain::Known { ipv4, node_port, seconds }.name();
+        rules.push(vec![Expr::Verdict(Verdict::Jump(known))]);
+        rules.push(pick(count, offset, Chain::Fresh { ipv4, node_port, seconds }.name()));
+    } else {
+        rules.push(balance(count, offset));
     }
-    if class.affinity > 0 {
-        rules.extend(affinity_rules(layout, class, count, offset));
-    }
-    // Also where a client is not remembered because the map is full.
-    rules.push(balance(count, offset));
     rules
+}
+
+/// Name of the chain that leads to the endpoint of a number.
+fn balancing(node_port: bool, ipv4: bool) -> String {
+    format!("to-{}", kind(node_port, ipv4))
+}
+
+/// Leads a packet with a number to the endpoint that has it.
+fn balancing_rule(layout: Layout, node_port: bool) -> Vec<Expr> {
+    let mut rule = layout.is_family().to_vec();
+    rule.extend(layout.load_front(node_port));
+    rule.push(number(layout.number()));
+    rule.extend(layout.dnat(SetId::Endpoints));
+    rule
 }
 
 /// Drops clients that are in no allowed range.
@@ -413,34 +441,38 @@ fn allowed_rule(layout: Layout, node_port: bool) -> Vec<Expr> {
     rule
 }
 
-/// Three rules. A client that is known is given the endpoint with the number it had, if that one lives, and its time
-/// is renewed. Else what is known of it is forgotten (an update would keep the stale number). Else an endpoint is
-/// picked and its number remembered: one that stays the endpoint's own, whatever others come and go.
-fn affinity_rules(layout: Layout, class: &Class, count: u16, offset: u32) -> Vec<Vec<Expr>> {
-    let (map, key, data) = (layout.affinity_map(), layout.front(), layout.remembered());
-    let timeout = Duration::from_secs(u64::from(class.affinity));
-    let client = [layout.is_family().to_vec(), layout.load_client(class.node_port)].concat();
-    let remember = Expr::Remember { set: map.clone(), key, data: Some(data), timeout };
-    let go =
-        [vec![number(data), remember, number(layout.number())], layout.dnat(SetId::Live).to_vec()].concat();
+/// A client that is known is given the endpoint with the number it had, if that one lives, and its time is renewed.
+/// Else what is known of it is forgotten: an update would keep the stale number.
+fn known_rules(layout: Layout, node_port: bool, seconds: u32) -> Vec<Vec<Expr>> {
+    let (set, key, data) = (layout.affinity_map(), layout.front(), layout.remembered());
+    let client = [layout.is_family().to_vec(), layout.load_client(node_port)].concat();
     let mut known = client.clone();
-    known.push(Expr::MapValue { set: map.clone(), key, to: data });
-    known.push(set_number(data));
-    known.extend(go.clone());
+    known.push(Expr::MapValue { set: set.clone(), key, to: data });
+    known.extend([set_number(data), number(data), remember(layout, seconds)]);
+    known.push(number(layout.number()));
+    known.extend(layout.dnat(SetId::Live));
+    let stale = [client, vec![number(data), Expr::Forget { set, key, data: Some(data) }]].concat();
+    vec![known, stale]
+}
 
-    let mut stale = client.clone();
-    stale.push(number(data));
-    stale.push(Expr::Forget { set: map, key, data: Some(data) });
+/// The number of the pick becomes the endpoint's own, which stays the same whatever others come and go, and that is
+/// remembered. A client is served also where it is not remembered because the map is full.
+fn fresh_rules(layout: Layout, node_port: bool, seconds: u32) -> Vec<Vec<Expr>> {
+    let front = [layout.is_family().to_vec(), layout.load_front(node_port)].concat();
+    let (at, data) = (layout.number(), layout.remembered());
+    let own = vec![number(at), layout.map(SetId::Choices, layout.front(), data), set_number(data)];
+    let keep = vec![layout.load_source(at), number(data), remember(layout, seconds)];
+    let go = [vec![number(at)], layout.dnat(SetId::Live).to_vec()].concat();
+    [own, keep, go].map(|rest| [front.clone(), rest].concat()).into()
+}
 
-    let mut fresh = layout.is_family().to_vec();
-    fresh.extend(random_number(count, offset));
-    fresh.extend(layout.load_front(class.node_port));
-    fresh.push(number(layout.number()));
-    fresh.push(layout.map(SetId::Choices, key, data));
-    fresh.push(set_number(data));
-    fresh.push(layout.load_source(layout.number()));
-    fresh.extend(go);
-    vec![known, stale, fresh]
+fn remember(layout: Layout, seconds: u32) -> Expr {
+    Expr::Remember {
+        set: layout.affinity_map(),
+        key: layout.front(),
+        data: Some(layout.remembered()),
+        timeout: Duration::from_secs(u64::from(seconds)),
+    }
 }
 
 /// Makes the packet's number a random one.
@@ -456,4 +488,30 @@ fn number(to: Reg) -> Expr {
 /// Sets the packet's number.
 fn set_number(from: Reg) -> Expr {
     Expr::SetMeta(MetaKey::Priority, from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel walks a map for every chain that comes to refer to it: those that come and go with Services must
+    /// not refer to maps that grow with the number of Services.
+    #[test]
+    fn chains_of_classes_look_nothing_up_in_large_maps() {
+        let cidrs = |text: &str| vec![text.parse().expect("a prefix")];
+        let config = RuleConfig {
+            table: "xebec".into(),
+            mark: 0x4000,
+            pod_cidrs: cidrs("10.99.0.0/16"),
+            service_cidrs: cidrs("10.98.0.0/16"),
+        };
+        let plain = Class { endpoints: 3, restricted: true, masquerade: true, ..Class::default() };
+        for class in [plain, Class { external_local: true, local: 2, affinity: 10, ..plain }] {
+            let rules = class_rules(&config, true, &class);
+            let looks_up = |expr: &Expr| {
+                matches!(expr, Expr::MapValue { .. } | Expr::Remember { .. } | Expr::Forget { .. })
+            };
+            assert!(!rules.iter().flatten().any(looks_up), "{rules:?}");
+        }
+    }
 }

@@ -9,10 +9,11 @@ use std::{
 use xebec_netlink::cidr::addr_bytes;
 
 use crate::{
+    class::{Chain, Class},
     compile::Compiled,
     elements::{Changes, Elements, SetId, diff, number_bytes, pair_bytes},
     input::Name,
-    model::{Class, Front, FrontKey},
+    model::{Front, FrontKey},
 };
 
 /// The key of an element that several fronts need: set, family, bytes.
@@ -32,6 +33,8 @@ pub struct Tables {
     /// Services may claim the same front (external addresses): the first by name has it.
     claims: BTreeMap<FrontKey, BTreeMap<Name, Arc<Front>>>,
     shared: BTreeMap<Shared, Needed>,
+    /// How many fronts need a chain.
+    chains: BTreeMap<Chain, usize>,
 }
 
 /// What was there before the changes since the last [`Tables::changes`].
@@ -39,6 +42,7 @@ pub struct Tables {
 pub struct Touched {
     fronts: BTreeMap<FrontKey, Option<Arc<Front>>>,
     shared: BTreeMap<Shared, Option<Vec<u8>>>,
+    chains: BTreeMap<Chain, bool>,
 }
 
 impl Touched {
@@ -113,6 +117,8 @@ impl Tables {
                 after.insert(*set, *ipv4, key.clone(), needed.value.clone());
             }
         }
+        before.chains.extend(touched.chains.iter().filter(|(_, was)| **was).map(|(chain, _)| *chain));
+        after.chains.extend(touched.chains.keys().filter(|chain| self.chains.contains_key(chain)));
         diff(&before, &after)
     }
 
@@ -131,6 +137,7 @@ impl Tables {
         for ((set, ipv4, key), needed) in &self.shared {
             all.insert(*set, *ipv4, key.clone(), needed.value.clone());
         }
+        all.chains.extend(self.chains.keys());
         all
     }
 
@@ -158,6 +165,12 @@ impl Tables {
         for (element, _) in old.iter().flat_map(|front| shared_of(&key, front)) {
             self.release(touched, element);
         }
+        let ipv4 = key.ip.is_ipv4();
+        for (front, more) in [(&new, true), (&old, false)] {
+            for chain in front.iter().flat_map(|front| front.class.chains(ipv4)) {
+                self.count(touched, chain, more);
+            }
+        }
         touched.fronts.entry(key).or_insert(old);
     }
 
@@ -174,6 +187,15 @@ impl Tables {
                 entry.remove();
             }
         }
+    }
+
+    fn count(&mut self, touched: &mut Touched, chain: Chain, more: bool) {
+        let count = self.chains.get(&chain).copied().unwrap_or(0);
+        touched.chains.entry(chain).or_insert(count > 0);
+        match if more { count + 1 } else { count.saturating_sub(1) } {
+            0 => self.chains.remove(&chain),
+            count => self.chains.insert(chain, count),
+        };
     }
 
     fn note(&self, touched: &mut Touched, element: &Shared) {
