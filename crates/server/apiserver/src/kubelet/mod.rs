@@ -5,7 +5,7 @@ mod place;
 
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use xebec_types::Status;
@@ -21,6 +21,9 @@ use crate::reply::Reply;
 /// Headers of one connection, not of the request (RFC 9110 §7.6.1), and those that carry our client's identity.
 const NOT_FORWARDED: [&str; 7] =
     ["host", "authorization", "te", "trailer", "transfer-encoding", "content-length", "proxy-authorization"];
+
+/// Bytes of a refusal that are read.
+const MAX_REFUSAL: usize = 64 * 1024;
 
 impl Api {
     /// Passes a request on to where the object lives, and the answer back; an upgraded connection byte by byte.
@@ -58,6 +61,9 @@ impl Api {
         if let (Some(far), Some(near)) = (far, client) {
             tokio::spawn(splice(near, far));
         }
+        if name == "log" && !response.status().is_success() {
+            return Err(refusal(response, &call.info.name).await);
+        }
         Ok(returned(response, upgrading))
     }
 
@@ -77,6 +83,23 @@ impl Api {
             ("services", "proxy") => place::service_proxy(self, call, object),
             _ => Err(Status::no_such_resource()),
         }
+    }
+}
+
+/// What a kubelet says against a request for a log, as a Status: upstream's `GenericHttpResponseChecker`.
+async fn refusal(response: Response<hyper::body::Incoming>, name: &str) -> Status {
+    let code = response.status();
+    let text = match Limited::new(response.into_body(), MAX_REFUSAL).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(error) => return Status::internal(error),
+    };
+    match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::NOT_FOUND => {
+            let message = format!("the server could not find the requested resource ( pods {name})");
+            Status::new(404, "NotFound", message)
+        }
+        _ => Status::internal(text),
     }
 }
 
