@@ -46,7 +46,7 @@ pub fn answer(server: &Arc<Server>, call: &Call, rest: &[&str]) -> Reply {
             let mut response = match form(call)? {
                 Form::Json => tagged(JSON, document("v2", &|| v2(server, &snapshot))),
                 Form::Protobuf => {
-                    let make = || proto::document(&v2_with(v2_paths(&snapshot), Map::new())).into();
+                    let make = || proto::document(&v2(server, &snapshot)).into();
                     tagged(proto::MEDIA_TYPE, kept("v2 protobuf", &make))
                 }
             };
@@ -137,31 +137,19 @@ fn v3(server: &Server, snapshot: &Snapshot, group: &str, version: &str) -> Value
 fn v2(server: &Server, snapshot: &Snapshot) -> Value {
     let versions = group_versions(snapshot);
     let groups: Vec<(&str, &str)> = versions.iter().map(|(_, g, v)| (g.as_str(), v.as_str())).collect();
-    let mut all = Map::new();
+    let (mut all, mut paths) = (Map::new(), Map::new());
     for (_, group, version) in &versions {
         let served = in_version(snapshot, group, version);
         all.extend(definitions(server, &served, &groups, version, Flavour::V2));
-    }
-    v2_with(v2_paths(snapshot), all)
-}
-
-/// The paths of the v2 document, the same in each of its forms.
-fn v2_paths(snapshot: &Snapshot) -> Map<String, Value> {
-    let mut paths = Map::new();
-    for (_, group, version) in &group_versions(snapshot) {
-        for served in in_version(snapshot, group, version) {
+        for served in served {
             add_paths(&mut paths, &served.resource, version, Flavour::V2);
         }
     }
-    paths
-}
-
-fn v2_with(paths: Map<String, Value>, definitions: Map<String, Value>) -> Value {
     json!({
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": "v1.36.0" },
         "paths": paths,
-        "definitions": definitions,
+        "definitions": all,
     })
 }
 

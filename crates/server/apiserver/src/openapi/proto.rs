@@ -1,5 +1,8 @@
 //! The protobuf form of `/openapi/v2`: a `Document` of gnostic's `openapiv2/OpenAPIv2.proto`. kubectl reads no other
-//! form of v2: it looks among the paths for the PATCH of a kind and its parameter `fieldValidation`.
+//! form of v2: it looks among the paths for the PATCH of a kind and its parameter `fieldValidation`, and among the
+//! definitions for the schema of a kind.
+
+mod schema;
 
 use serde_json::{Map, Value};
 
@@ -17,8 +20,7 @@ pub(super) fn asked(kind: &str) -> bool {
     ASKED.contains(&kind)
 }
 
-/// Writes a Swagger 2.0 document: `info` and `paths`. Definitions are left out; without the schema of a kind clients
-/// leave its validation to the server.
+/// Writes a Swagger 2.0 document: `info`, `paths` and `definitions`.
 pub(super) fn document(json: &Value) -> Vec<u8> {
     let mut document = Message::default();
     document.text(1, &json["swagger"]);
@@ -31,7 +33,11 @@ pub(super) fn document(json: &Value) -> Vec<u8> {
             paths.named(2, path, |value| path_item(value, item));
         }
     });
-    document.message(9, |_| ());
+    document.message(9, |definitions| {
+        for (name, json) in members(&json["definitions"]) {
+            definitions.named(1, name, |value| schema::schema(value, json));
+        }
+    });
     document.0
 }
 
@@ -57,8 +63,7 @@ fn operation(out: &mut Message, json: &Value) {
         }
     });
     for (name, value) in members(json).filter(|(name, _)| name.starts_with("x-")) {
-        let yaml = serde_yaml_ng::to_string(value).unwrap_or_default();
-        out.named(13, name, |any| any.bytes(2, yaml.as_bytes()));
+        out.named(13, name, |any| any.yaml(value));
     }
 }
 
@@ -101,9 +106,24 @@ impl Message {
         }
     }
 
-    fn truth(&mut self, tag: u8) {
+    fn number(&mut self, tag: u8, value: usize) {
         self.varint(usize::from(tag) << 3);
-        self.varint(1);
+        self.varint(value);
+    }
+
+    fn truth(&mut self, tag: u8) {
+        self.number(tag, 1);
+    }
+
+    fn double(&mut self, tag: u8, value: f64) {
+        self.varint(usize::from(tag) << 3 | 1);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// The fields of an `Any`, which gnostic fills with YAML.
+    fn yaml(&mut self, value: &Value) {
+        let yaml = serde_yaml_ng::to_string(value).unwrap_or_default();
+        self.bytes(2, yaml.as_bytes());
     }
 
     fn message(&mut self, tag: u8, fill: impl FnOnce(&mut Self)) {
@@ -142,11 +162,15 @@ mod tests {
     }
 
     /// The length-delimited fields at a path of tags, those of every repetition.
-    fn at<'a>(mut bytes: &'a [u8], tags: &[usize]) -> Vec<&'a [u8]> {
+    pub(super) fn at<'a>(mut bytes: &'a [u8], tags: &[usize]) -> Vec<&'a [u8]> {
         let Some((tag, deeper)) = tags.split_first() else { return vec![bytes] };
         let mut found = Vec::new();
         while !bytes.is_empty() {
             let key = varint(&mut bytes);
+            if key & 7 == 1 {
+                bytes = &bytes[8..];
+                continue;
+            }
             let length = varint(&mut bytes);
             if key & 7 == 0 {
                 continue;
@@ -161,7 +185,7 @@ mod tests {
         found
     }
 
-    fn texts(bytes: &[u8], tags: &[usize]) -> Vec<String> {
+    pub(super) fn texts(bytes: &[u8], tags: &[usize]) -> Vec<String> {
         at(bytes, tags).into_iter().map(|text| String::from_utf8(text.to_vec()).unwrap()).collect()
     }
 
