@@ -170,6 +170,12 @@ impl Forwards {
         }
     }
 
+    /// Whether no further connection can come: the old WebSocket form ends with those that it began with, and says the
+    /// end of a pod's side in no other way.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(&self.source, Source::Fixed { ready, .. } if ready.is_empty())
+    }
+
     /// Closes the connection after what is queued.
     pub async fn close(self) {
         match self.source {

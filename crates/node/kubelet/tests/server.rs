@@ -178,5 +178,16 @@ async fn exec_and_port_forward_reach_the_container() {
     let mut answer = [0; 4];
     connection.data.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"ping");
+
+    // The old form has no end of a stream: the connection ends when the pod has closed its side.
+    let mut io = caller.upgrade("/portForward/n/web?port=81", "v4.channel.k8s.io").await;
+    // A final binary frame with a mask of zeros: channel 0, and what the pod ends upon.
+    io.write_all(&[0x82, 0x85, 0, 0, 0, 0, 0, b'q', b'u', b'i', b't']).await.unwrap();
+    let mut all = Vec::new();
+    io.read_to_end(&mut all).await.unwrap_or_default();
+    let has = |part: &[u8]| all.windows(part.len()).any(|window| window == part);
+    // Port 81 on both channels, the echo, and a close frame with code 1000.
+    assert!(has(&[0x82, 3, 0, 81, 0]) && has(&[0x82, 3, 1, 81, 0]) && has(&[0x82, 5, 0, b'q']), "{all:?}");
+    assert!(has(&[0x88, 2, 0x03, 0xe8]), "{all:?}");
     node.down().await;
 }

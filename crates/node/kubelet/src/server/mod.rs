@@ -2,6 +2,7 @@
 
 mod auth;
 mod logs;
+mod relay;
 mod routes;
 mod stats;
 mod streams;

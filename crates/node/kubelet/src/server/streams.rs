@@ -13,6 +13,7 @@ use xebec_streaming::exec::{Options, RemoteStreams};
 use xebec_streaming::{Endpoint, Outcome, Protocol};
 
 use super::Door;
+use super::relay::relay;
 use super::routes::{Body, Params, switching, text};
 use crate::machine::Observed;
 use crate::spec;
@@ -260,25 +261,37 @@ async fn forward<T: xebec_streaming::Io>(
         }
     };
     let mut connections = JoinSet::new();
-    while let Some(forward) = forwards.accept().await {
-        let (runtime, sandbox) = (runtime.clone(), sandbox.clone());
-        connections.spawn(async move {
-            let xebec_streaming::portforward::Forward { port, mut data, mut error } = forward;
-            let failure = match runtime.port_forward(&sandbox, port).await {
-                Ok(mut pod) => {
-                    tokio::io::copy_bidirectional(&mut data, &mut pod).await.err().map(|e| e.to_string())
+    loop {
+        let forward = tokio::select! {
+            forward = forwards.accept() => forward,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {
+                if connections.is_empty() && forwards.is_exhausted() {
+                    break;
                 }
-                Err(e) => Some(e.to_string()),
-            };
-            if let Some(message) = failure {
-                let message = format!("error forwarding port {port} to pod {sandbox}: {message}");
-                // The client may have left.
-                let _ = error.write_all(message.as_bytes()).await;
+                continue;
             }
-            let _ = error.shutdown().await;
-            let _ = data.shutdown().await;
-        });
-        while connections.try_join_next().is_some() {}
+        };
+        let Some(forward) = forward else { break };
+        connections.spawn(forward_one(forward, runtime.clone(), sandbox.clone()));
     }
     forwards.close().await;
+}
+
+async fn forward_one(
+    forward: xebec_streaming::portforward::Forward,
+    runtime: Arc<dyn RuntimeService>,
+    sandbox: String,
+) {
+    let xebec_streaming::portforward::Forward { port, mut data, mut error } = forward;
+    let failure = match runtime.port_forward(&sandbox, port).await {
+        Ok(mut pod) => relay(&mut data, &mut pod).await.err().map(|e| e.to_string()),
+        Err(e) => Some(e.to_string()),
+    };
+    if let Some(message) = failure {
+        let message = format!("error forwarding port {port} to pod {sandbox}: {message}");
+        // The client may have left.
+        let _ = error.write_all(message.as_bytes()).await;
+    }
+    let _ = error.shutdown().await;
+    let _ = data.shutdown().await;
 }

@@ -19,6 +19,7 @@ struct State {
     sandboxes: BTreeMap<String, (SandboxStatus, PathBuf)>,
     containers: BTreeMap<String, (ContainerStatus, ContainerConfig)>,
     images: Vec<String>,
+    pinned: Vec<String>,
     cgroups: Vec<String>,
     calls: Vec<String>,
     exec_code: i32,
@@ -70,6 +71,15 @@ impl FakeRuntime {
     /// Code with which commands in containers end from now on.
     pub fn set_exec_code(&self, code: i32) {
         self.state.lock().unwrap().exec_code = code;
+    }
+
+    /// Puts an image there that nobody asked for.
+    pub fn add_image(&self, reference: &str, pinned: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.images.push(reference.into());
+        if pinned {
+            state.pinned.push(reference.into());
+        }
     }
 
     /// Ends the running container of this name.
@@ -317,9 +327,16 @@ impl RuntimeService for FakeRuntime {
 
     async fn port_forward(&self, _: &str, _: u16) -> Result<Box<dyn DuplexStream>, CriError> {
         let (ours, theirs) = tokio::io::duplex(1024);
+        // An echo that ends when it is told to.
         tokio::spawn(async move {
             let (mut read, mut write) = tokio::io::split(ours);
-            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            let mut piece = [0; 64];
+            while let n @ 1.. = read.read(&mut piece).await.unwrap() {
+                write.write_all(&piece[..n]).await.unwrap();
+                if &piece[..n] == b"quit" {
+                    break;
+                }
+            }
             write.shutdown().await.unwrap();
         });
         Ok(Box::new(theirs))
@@ -340,7 +357,8 @@ impl RuntimeService for FakeRuntime {
 impl ImageService for FakeRuntime {
     async fn list_images(&self) -> Result<Vec<Image>, CriError> {
         let state = self.state.lock().unwrap();
-        Ok(state.images.iter().map(|i| image(i)).collect())
+        let pinned = |i: &String| state.pinned.contains(i);
+        Ok(state.images.iter().map(|i| Image { pinned: pinned(i), ..image(i) }).collect())
     }
 
     async fn image_status(&self, reference: &str) -> Result<Option<Image>, CriError> {
@@ -358,7 +376,10 @@ impl ImageService for FakeRuntime {
         Ok(image(reference))
     }
 
-    async fn remove_image(&self, _: &str) -> Result<(), CriError> {
+    async fn remove_image(&self, id: &str) -> Result<(), CriError> {
+        let mut state = self.state.lock().unwrap();
+        state.images.retain(|reference| image(reference).id != id);
+        state.calls.push(format!("remove {id}"));
         Ok(())
     }
 
