@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use xebec_cri::{ContainerFilter, SandboxFilter};
+use xebec_cri::{ContainerEventKind, ContainerFilter, SandboxFilter};
 
 use crate::labels;
 use crate::node::admit;
@@ -80,6 +80,9 @@ impl Pods {
                 },
                 event = runtime.next() => match event {
                     Some(event) => {
+                        if event.kind == ContainerEventKind::Stopped {
+                            self.shared.died.notify_one();
+                        }
                         if let Some(handle) = self.handles.get(&event.pod_uid) {
                             handle.poke.changed();
                         }

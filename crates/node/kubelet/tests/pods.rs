@@ -189,3 +189,30 @@ async fn orphans_end_after_the_first_list() {
     tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.unwrap();
     node.down().await;
 }
+
+#[tokio::test]
+async fn unused_images_go_when_their_file_system_is_full() {
+    let mut node = Node::new();
+    // Fuller than nothing is full, so all that is not used goes.
+    (node.config.image_gc_high_percent, node.config.image_gc_low_percent) = (0, 0);
+    node.runtime.add_image("unused:1", false);
+    node.runtime.add_image("pinned:1", true);
+    node.up().await;
+    node.create("stays", json!({"containers": [{"name": "a", "image": "run:1"}]})).await;
+    node.wait("stays", "running", |p| phase(p) == "Running").await;
+    let once = json!({"restartPolicy": "Never", "containers": [{"name": "b", "image": "other:1"}]});
+    node.create("ends", once).await;
+    node.wait("ends", "running", |p| phase(p) == "Running").await;
+    // The death of a container is when the node looks after its images.
+    node.runtime.exit("b", 0);
+    let removing = async {
+        while !node.runtime.calls().iter().any(|call| call == "remove sha256:unused:1") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), removing).await.unwrap();
+    node.down().await;
+    let removed: Vec<_> =
+        node.runtime.calls().into_iter().filter(|c| c.starts_with("remove sha256")).collect();
+    assert_eq!(removed, ["remove sha256:unused:1"], "images of containers and pinned ones stay");
+}

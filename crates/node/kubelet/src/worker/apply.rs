@@ -180,7 +180,6 @@ impl Worker {
                 if let Err(error) = result {
                     tracing::warn!(%error, container = name, "container does not stop");
                 }
-                self.shared.died.notify_one();
             }
             Done::Cleaned(Ok(())) => {
                 self.memory.pod_busy = false;
