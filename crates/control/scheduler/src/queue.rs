@@ -100,6 +100,12 @@ impl Pending {
         Some(entry.pod.clone())
     }
 
+    /// Whether a pod still waits for a node, and none has been chosen for it.
+    pub fn waits(&self, pod: &PodInfo) -> bool {
+        let entry = self.entries.get(&pod.key).filter(|entry| entry.pod.uid() == pod.uid());
+        entry.is_some_and(|entry| !matches!(entry.place, Place::Bound))
+    }
+
     /// When the next pod that is held back or parked comes in line.
     pub fn next_timer(&self) -> Option<Instant> {
         self.timers.keys().next().map(|(at, _)| *at)

@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use xebec_reconcile::{Change, Informer, Recorder};
 use crate::pod::PodInfo;
 use crate::state::{SCHEDULER_NAME, State, Step};
 
-/// Writes to the API at the same time.
+/// Bindings written at the same time.
 const IN_FLIGHT: usize = 64;
 
 /// What the scheduler follows. The process runs them; they may be shared with others.
@@ -114,12 +114,15 @@ impl Scheduler {
         tasks.spawn(writer);
         let permits = Arc::new(Semaphore::new(IN_FLIGHT));
         let executor = Executor { client: self.client.clone(), shared: Arc::clone(&self.shared), recorder };
+        let (tell, untold) = mpsc::unbounded_channel();
+        tasks.spawn(executor.clone().tell_all(untold, token.clone()));
         while let Some(Ok(permit)) = token.run_until_cancelled(permits.clone().acquire_owned()).await {
             while tasks.try_join_next().is_some() {}
             let step = self.shared.state().step(Instant::now());
             match step {
                 Step::Bind(pod, node) => drop(tasks.spawn(executor.clone().bind(pod, node, permit))),
-                Step::Tell(pod, message) => drop(tasks.spawn(executor.clone().tell(pod, message, permit))),
+                // Whoever tells ends after this loop.
+                Step::Tell(pod, message) => drop(tell.send((pod, message))),
                 Step::Wait(until) => {
                     drop(permit);
                     if token.run_until_cancelled(self.wait(until)).await.is_none() {
@@ -128,6 +131,7 @@ impl Scheduler {
                 }
             }
         }
+        drop(tell);
         // What has been decided is written before the process ends: no pod is left half bound.
         while tasks.join_next().await.is_some() {}
     }
@@ -139,6 +143,9 @@ impl Scheduler {
         }
     }
 }
+
+/// A pod that fits nowhere, and why.
+type Untold = (Arc<PodInfo>, String);
 
 /// Writes decisions.
 #[derive(Clone)]
@@ -170,8 +177,15 @@ impl Executor {
         self.report(&pod, "SchedulerError", format!("binding rejected: {error}")).await;
     }
 
-    async fn tell(self, pod: Arc<PodInfo>, message: String, _permit: OwnedSemaphorePermit) {
-        self.report(&pod, "Unschedulable", message).await;
+    /// Tells of pods that fit nowhere, one after the other: however many there are, they take the API server's time
+    /// from nobody. Those that have found a node meanwhile, or are gone, are left out.
+    async fn tell_all(self, mut untold: mpsc::UnboundedReceiver<Untold>, token: CancellationToken) {
+        while let Some(Some((pod, message))) = token.run_until_cancelled(untold.recv()).await {
+            let waits = self.shared.state().pending.waits(&pod);
+            if waits {
+                self.report(&pod, "Unschedulable", message).await;
+            }
+        }
     }
 
     async fn report(&self, pod: &PodInfo, reason: &str, message: String) {

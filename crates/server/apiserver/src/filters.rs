@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use xebec_auth::UserInfo;
-use xebec_auth::authn::{Credentials, Impersonation};
+use xebec_auth::authn::{ClientCertificate, Credentials, Impersonation};
 use xebec_auth::authz::{Attributes, Target};
 use xebec_types::Status;
 
@@ -38,10 +38,10 @@ static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 pub enum Peer {
     /// From within the process, with an identity that is already known.
     Known(Arc<UserInfo>),
-    /// From a connection, with the client certificate (DER) that the handshake has verified.
+    /// From a connection, with the client certificate that the handshake has verified.
     Remote {
         /// The certificate.
-        certificate: Option<Arc<[u8]>>,
+        certificate: Option<Arc<ClientCertificate>>,
     },
 }
 

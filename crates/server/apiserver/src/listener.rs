@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use xebec_auth::authn::ClientCertificate;
 
 use crate::filters::Peer;
 use crate::server::{ApiServer, Server, ServerError};
@@ -86,7 +87,8 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let certificate = certificates.and_then(|chain| chain.first()).map(|der| Arc::from(der.as_ref()));
+    let certificate =
+        certificates.and_then(|chain| chain.first()).map(|der| Arc::new(ClientCertificate::read(der)));
     let peer = Peer::Remote { certificate };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::{ClientConnection, ServerConnection, Stream};
-use xebec_auth::authn::{Authenticator, Authenticators, ClientCertificates, Credentials};
+use xebec_auth::authn::{Authenticator, Authenticators, ClientCertificate, ClientCertificates, Credentials};
 use xebec_auth::pki::tls::{ServingCertificate, client_config, server_config};
 use xebec_auth::pki::{Identity, Pki, PkiError, Request};
 use xebec_auth::{UserInfo, groups};
@@ -65,7 +65,8 @@ fn a_client_certificate_says_who_one_is() {
     let who = |request: &Request| {
         let identity = pki.identity(request, now).unwrap();
         let der = handshake(&pki, &serving, Some(&identity), "localhost").unwrap().unwrap();
-        let credentials = Credentials { certificate: Some(&der), authorization: None };
+        let certificate = ClientCertificate::read(&der);
+        let credentials = Credentials { certificate: Some(&certificate), authorization: None };
         authenticators.authenticate(&credentials, now).unwrap()
     };
     let admin = who(&Request::admin());
@@ -102,7 +103,8 @@ fn strangers_and_the_expired_are_refused() {
 
     let admin = pki.identity(&Request::admin(), now).unwrap();
     let der = handshake(&pki, &serving, Some(&admin), "localhost").unwrap().unwrap();
-    let credentials = Credentials { certificate: Some(&der), authorization: None };
+    let certificate = ClientCertificate::read(&der);
+    let credentials = Credentials { certificate: Some(&certificate), authorization: None };
     let error = ClientCertificates.authenticate(&credentials, now + DAY * 366).unwrap_err();
     assert!(error.to_string().starts_with("client certificate: valid from"), "{error}");
     assert!(ClientCertificates.authenticate(&credentials, now - DAY).is_err(), "not yet");

@@ -103,6 +103,11 @@ pub trait Strategy: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Whether [`Strategy::observed`] does anything: objects are parsed for it.
+    fn observes(&self) -> bool {
+        false
+    }
+
     /// Called in order for every object that the watch cache learns of (`old` and `new` as far as they exist), also
     /// for those loaded at start: pools are derived from the store, never kept beside it.
     fn observed(&self, _old: Option<&Value>, _new: Option<&Value>) {}

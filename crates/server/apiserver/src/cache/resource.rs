@@ -195,20 +195,25 @@ impl ResourceCache {
         let event = CacheEvent { revision, old: old.clone(), new, line: OnceLock::new(), at: Instant::now() };
         state.push(Arc::new(event));
         drop(state);
-        let old = old.map(|old| old.decode());
-        self.observe(&resource, old.as_ref(), value.as_ref());
+        if self.observes(&resource) {
+            let old = old.map(|old| old.decode());
+            self.observe(&resource, old.as_ref(), value.as_ref());
+        }
         self.changed.send_replace(revision);
     }
 
     /// Replaces everything by what the store holds at `revision`. The way there is not known, so all watchers end.
     pub(super) fn load<'a>(&self, items: impl Iterator<Item = (&'a Arc<str>, &'a [u8], u64)>, revision: u64) {
         let resource = self.resource();
+        let observes = self.observes(&resource);
         let mut entries = BTreeMap::new();
         let mut values = BTreeMap::new();
         for (key, stored, at) in items {
             if let Some((entry, value)) = self.parse(&resource, key, stored, at) {
                 entries.insert(key.clone(), Arc::new(entry));
-                values.insert(key.clone(), value);
+                if observes {
+                    values.insert(key.clone(), value);
+                }
             }
         }
         let mut state = self.write();
@@ -218,7 +223,9 @@ impl ResourceCache {
         state.floor = revision;
         state.revision = revision;
         drop(state);
-        self.observe_difference(&resource, &old, &values);
+        if observes {
+            self.observe_difference(&resource, &old, &values);
+        }
         self.changed.send_replace(revision);
     }
 
@@ -234,6 +241,10 @@ impl ResourceCache {
         for (_, value) in new.iter().filter(|(key, _)| !old.contains_key(*key)) {
             self.observe(resource, None, Some(value));
         }
+    }
+
+    fn observes(&self, resource: &Resource) -> bool {
+        self.observer.is_some() || resource.strategy.observes()
     }
 
     fn observe(&self, resource: &Resource, old: Option<&Value>, new: Option<&Value>) {

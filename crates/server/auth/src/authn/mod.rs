@@ -15,8 +15,8 @@ pub use service_account::{
     Claims, KubernetesClaims, Live, NamedClaim, ServiceAccountTokens, TokenGetter, TokenRequest,
     TokenVerifier,
 };
-pub use x509::ClientCertificates;
 pub(crate) use x509::pem_to_der;
+pub use x509::{ClientCertificate, ClientCertificates};
 
 use crate::user::{UserInfo, groups};
 use jws::JwsError;
@@ -24,8 +24,8 @@ use jws::JwsError;
 /// What a request presents.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Credentials<'a> {
-    /// The client's certificate in DER form, which the TLS layer has verified against the client CA.
-    pub certificate: Option<&'a [u8]>,
+    /// The client's certificate, which the TLS layer has verified against the client CA.
+    pub certificate: Option<&'a ClientCertificate>,
     /// The value of the `Authorization` header.
     pub authorization: Option<&'a str>,
 }

@@ -9,7 +9,49 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::{Authenticator, AuthnError, Credentials};
 use crate::user::UserInfo;
 
-/// Reads client certificates that the TLS layer has verified against the client CA.
+/// A client certificate that the TLS layer has verified against the client CA, read once for all requests of its
+/// connection.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate(Result<Content, String>);
+
+#[derive(Clone, Debug)]
+struct Content {
+    /// Unix seconds.
+    not_before: i64,
+    /// Unix seconds.
+    not_after: i64,
+    /// `None` if it names nobody.
+    user: Option<UserInfo>,
+}
+
+impl ClientCertificate {
+    /// Reads the DER form. What is wrong with it is told to whoever [authenticates](ClientCertificates) by it.
+    #[must_use]
+    pub fn read(der: &[u8]) -> Self {
+        Self(read(der))
+    }
+}
+
+fn read(der: &[u8]) -> Result<Content, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    let validity = certificate.validity();
+    let texts = |attributes: Vec<Option<String>>| attributes.into_iter().flatten().collect::<Vec<_>>();
+    let subject = certificate.subject();
+    let names = texts(subject.iter_common_name().map(|name| name.as_str().ok().map(Into::into)).collect());
+    let groups = texts(subject.iter_organization().map(|name| name.as_str().ok().map(Into::into)).collect());
+    // Upstream's rule: a certificate without a name says nothing about who it is.
+    let user = names.into_iter().next().filter(|name| !name.is_empty()).map(|name| {
+        let fingerprint: String =
+            digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let credential = vec![format!("X509SHA256={fingerprint}")];
+        let extra = [("authentication.kubernetes.io/credential-id".to_owned(), credential)].into();
+        UserInfo { name, uid: String::new(), groups, extra }
+    });
+    let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    Ok(Content { not_before, not_after, user })
+}
+
+/// Knows the users of client certificates.
 ///
 /// TLS checks the time at the handshake only; connections live longer than that, so it is checked again here.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,29 +63,15 @@ impl Authenticator for ClientCertificates {
         credentials: &Credentials<'_>,
         now: Timestamp,
     ) -> Result<Option<UserInfo>, AuthnError> {
-        let Some(der) = credentials.certificate else { return Ok(None) };
+        let Some(ClientCertificate(content)) = credentials.certificate else { return Ok(None) };
         let invalid = |detail: String| AuthnError::Certificate { detail };
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| invalid(error.to_string()))?;
-        let validity = certificate.validity();
-        let (from, to) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-        if now.as_second() < from || now.as_second() > to {
-            return Err(invalid(format!("valid from {from} to {to}, it is {}", now.as_second())));
+        let Content { not_before, not_after, user } =
+            content.as_ref().map_err(|detail| invalid(detail.clone()))?;
+        let now = now.as_second();
+        if now < *not_before || now > *not_after {
+            return Err(invalid(format!("valid from {not_before} to {not_after}, it is {now}")));
         }
-        let texts = |attributes: Vec<Option<String>>| attributes.into_iter().flatten().collect::<Vec<_>>();
-        let subject = certificate.subject();
-        let names =
-            texts(subject.iter_common_name().map(|name| name.as_str().ok().map(Into::into)).collect());
-        let Some(name) = names.into_iter().next().filter(|name| !name.is_empty()) else {
-            // Upstream's rule: a certificate without a name says nothing about who it is.
-            return Ok(None);
-        };
-        let groups =
-            texts(subject.iter_organization().map(|name| name.as_str().ok().map(Into::into)).collect());
-        let fingerprint: String =
-            digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let credential = vec![format!("X509SHA256={fingerprint}")];
-        let extra = [("authentication.kubernetes.io/credential-id".to_owned(), credential)].into();
-        Ok(Some(UserInfo { name, uid: String::new(), groups, extra }))
+        Ok(user.clone())
     }
 }
 

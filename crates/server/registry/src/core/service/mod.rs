@@ -231,6 +231,10 @@ impl Strategy for ServiceStrategy {
         }
     }
 
+    fn observes(&self) -> bool {
+        true
+    }
+
     fn observed(&self, old: Option<&Value>, new: Option<&Value>) {
         let both =
             |f: fn(&Value) -> Vec<IpAddr>| (old.map(f).unwrap_or_default(), new.map(f).unwrap_or_default());
