@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
-use xebec_reconcile::{Change, Informer, Key, Queue, Reconciler, Requeue};
+use xebec_reconcile::{Change, Index, Informer, Key, Queue, Reconciler, Requeue};
 
 use crate::{Informers, pods};
 
@@ -49,6 +49,7 @@ pub enum Work {
 pub struct PodCollector {
     client: Client,
     pods: Informer<Pod>,
+    by_node: Index<Pod>,
     nodes: Informer<Node>,
     limits: Limits,
 }
@@ -63,18 +64,19 @@ impl PodCollector {
                 watch_pod(&q, &nodes, pod, limits);
             }
         });
-        let (q, pods) = (queue.clone(), informers.pods.clone());
+        let (q, by_node) = (queue.clone(), informers.pods_by_node.clone());
         informers.nodes.on_change(move |change| match change {
             Change::Deleted(node) => q.add_after(Work::MissingNode(node.name_any()), limits.quarantine),
             Change::Added(node) | Change::Updated(_, node) if plan::is_out_of_service(node) => {
-                for pod in pods.filter(|pod| plan::ends_out_of_service(pod, node) && is_on(pod, node)) {
+                let pods = by_node.get(&node.name_any());
+                for pod in pods.iter().filter(|pod| plan::ends_out_of_service(pod, node)) {
                     q.add(Work::Ending(Key::of(pod.as_ref())));
                 }
             }
             _ => {}
         });
         let (pods, nodes) = (informers.pods.clone(), informers.nodes.clone());
-        (Self { client, pods, nodes, limits }, queue)
+        (Self { client, pods, by_node: informers.pods_by_node.clone(), nodes, limits }, queue)
     }
 
     /// Collects the pods of a node, if it is really gone.
@@ -82,7 +84,7 @@ impl PodCollector {
         if self.nodes.get(&Key::new("", name)).is_some() {
             return Ok(Requeue::Never);
         }
-        let orphans = self.pods.filter(|pod| plan::node_of(pod) == Some(name));
+        let orphans = self.by_node.get(name);
         if orphans.is_empty() {
             return Ok(Requeue::Never);
         }
@@ -160,10 +162,6 @@ fn watch_pod(queue: &Queue<Work>, nodes: &Informer<Node>, pod: &Pod, limits: Lim
     if plan::ends_unscheduled(pod) || known.is_some_and(|node| plan::ends_out_of_service(pod, &node)) {
         queue.add(Work::Ending(Key::of(pod)));
     }
-}
-
-fn is_on(pod: &Pod, node: &Node) -> bool {
-    plan::node_of(pod) == node.metadata.name.as_deref()
 }
 
 #[cfg(test)]
