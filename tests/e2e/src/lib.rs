@@ -2,6 +2,8 @@
 //!
 //! Each file in `tests/` is one story; what several of them need to tell it is here.
 
+pub mod tools;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::PostParams;

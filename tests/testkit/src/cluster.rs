@@ -13,8 +13,10 @@ use tokio::io::AsyncReadExt;
 use crate::agent::{Agent, binary};
 use crate::bed::Bed;
 use crate::command::{self, Output, run_blocking};
+use crate::kubectl::Kubectl;
+use crate::leftovers;
+use crate::running::Running;
 use crate::slot::Slot;
-use crate::{kubectl, leftovers};
 
 /// Name of a cluster's one node.
 pub const NODE: &str = "n1";
@@ -172,7 +174,7 @@ impl Cluster {
     /// # Errors
     /// If it fails, with what it said.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        succeeded("kubectl", arguments, self.try_kubectl(arguments, "").await?)
+        self.run_kubectl(Kubectl::Newest, arguments).await
     }
 
     /// Runs upstream's newest kubectl with text on its standard input.
@@ -180,9 +182,7 @@ impl Cluster {
     /// # Errors
     /// If there is none, or it takes too long.
     pub async fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output> {
-        let mut program = tokio::process::Command::new(kubectl::upstream()?);
-        self.environment(&mut program);
-        command::run(program.args(arguments), input).await
+        self.try_run_kubectl(Kubectl::Newest, arguments, input).await
     }
 
     /// Runs `xebec kubectl` and wants it to succeed. Answers its standard output.
@@ -190,7 +190,7 @@ impl Cluster {
     /// # Errors
     /// If it fails, with what it said.
     pub async fn own_kubectl(&self, arguments: &[&str]) -> Result<String> {
-        succeeded("xebec kubectl", arguments, self.try_own_kubectl(arguments, "").await?)
+        self.run_kubectl(Kubectl::Own, arguments).await
     }
 
     /// Runs `xebec kubectl` with text on its standard input.
@@ -198,9 +198,47 @@ impl Cluster {
     /// # Errors
     /// If it takes too long.
     pub async fn try_own_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output> {
-        let mut program = tokio::process::Command::new(&self.binary);
-        self.environment(program.arg("kubectl"));
-        command::run(program.args(arguments), input).await
+        self.try_run_kubectl(Kubectl::Own, arguments, input).await
+    }
+
+    /// Runs a kubectl and wants it to succeed. Answers its standard output.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub async fn run_kubectl(&self, kubectl: Kubectl, arguments: &[&str]) -> Result<String> {
+        succeeded(kubectl.name(), arguments, self.try_run_kubectl(kubectl, arguments, "").await?)
+    }
+
+    /// Runs a kubectl with text on its standard input.
+    ///
+    /// # Errors
+    /// If there is none, or it takes too long.
+    pub async fn try_run_kubectl(&self, kubectl: Kubectl, arguments: &[&str], input: &str) -> Result<Output> {
+        command::run(&mut self.command(kubectl, arguments)?, input).await
+    }
+
+    /// Starts a kubectl that goes on while the test talks to it.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be started.
+    pub fn start_kubectl(&self, kubectl: Kubectl, arguments: &[&str]) -> Result<Running> {
+        Running::start(&mut self.command(kubectl, arguments)?)
+    }
+
+    /// Starts a kubectl in a terminal of 24 lines and 80 columns.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be started.
+    pub fn start_in_terminal(&self, kubectl: Kubectl, arguments: &[&str]) -> Result<Running> {
+        Running::start_in_terminal(&self.command(kubectl, arguments)?, 24, 80)
+    }
+
+    fn command(&self, kubectl: Kubectl, arguments: &[&str]) -> Result<tokio::process::Command> {
+        let mut program = kubectl.command(&self.binary)?;
+        // A home of its own keeps the discovery cache from other clusters at the same address.
+        let home = self.directory.path().join(format!("home-{kubectl:?}").to_lowercase());
+        program.args(arguments).env("KUBECONFIG", self.kubeconfig()).env("HOME", home);
+        Ok(program)
     }
 
     /// `kubectl apply` of a manifest.

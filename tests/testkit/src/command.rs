@@ -68,9 +68,13 @@ pub fn run_blocking(words: &[&str]) -> Result<String> {
     Ok(output.stdout)
 }
 
-fn convert(output: &std::process::Output) -> Output {
+/// A program's exit code; 128 + signal if a signal ended it, as shells count.
+pub fn code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+}
+
+fn convert(output: &std::process::Output) -> Output {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
-    Output { code: code.unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    Output { code: code(output.status), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }

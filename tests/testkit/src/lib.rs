@@ -20,12 +20,15 @@ mod cluster;
 mod command;
 mod kubectl;
 pub mod leftovers;
+mod running;
 mod slot;
 mod wait;
 
 pub use agent::binary;
 pub use cluster::{Cluster, NODE, Options};
 pub use command::Output;
+pub use kubectl::Kubectl;
+pub use running::Running;
 pub use wait::{wait_for, wait_gone, wait_list};
 
 /// How long a condition may take on a busy machine before a test gives up on it.
