@@ -1,13 +1,26 @@
-//! The image as an OCI archive.
+//! The image as an OCI archive, made when the crate is built.
 
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-use crate::PROGRAM;
+/// What the image is made of.
+pub struct Source<'a> {
+    /// Name without a tag. The archive names it with `latest` and with this crate's version.
+    pub name: &'a str,
+    /// Go's name of the architecture.
+    pub architecture: &'a str,
+    /// The program, an ELF executable.
+    pub program: &'a [u8],
+}
 
-/// The image's name without a tag. The archive names it with `latest` and with this crate's version.
-pub const IMAGE: &str = "docker.io/xebec/toolbox";
+/// The image.
+pub struct Image {
+    /// Its id: the digest of its configuration.
+    pub id: String,
+    /// An uncompressed OCI archive (image layout 1.0.0). The bytes depend on the source only.
+    pub archive: Vec<u8>,
+}
 
 /// Names the program answers to in `/bin`.
 const APPLETS: &[&str] = &[
@@ -17,11 +30,10 @@ const APPLETS: &[&str] = &[
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nnobody:x:65534:\n";
 
-/// The image as an uncompressed OCI archive (image layout 1.0.0). The bytes depend on this version of the program
-/// only.
-pub fn image_archive() -> Vec<u8> {
-    let layer = layer();
-    let config = config(&layer);
+/// Makes the image.
+pub fn image(source: &Source<'_>) -> Image {
+    let layer = layer(source.program);
+    let config = config(&layer, source.architecture);
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -33,7 +45,7 @@ pub fn image_archive() -> Vec<u8> {
     let tagged = |tag: &str| {
         let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
         entry["annotations"] = json!({
-            "io.containerd.image.name": format!("{IMAGE}:{tag}"),
+            "io.containerd.image.name": format!("{}:{tag}", source.name),
             "org.opencontainers.image.ref.name": tag,
         });
         entry
@@ -48,18 +60,13 @@ pub fn image_archive() -> Vec<u8> {
     for blob in [&manifest, &config, &layer] {
         file(&mut out, &format!("blobs/{}", sha256(blob).replace(':', "/")), 0o644, blob);
     }
-    finish(out)
+    Image { id: sha256(&config), archive: finish(out) }
 }
 
-/// The image's id: the digest of its configuration.
-pub fn image_id() -> String {
-    sha256(&config(&layer()))
-}
-
-fn config(layer: &[u8]) -> Vec<u8> {
+fn config(layer: &[u8], architecture: &str) -> Vec<u8> {
     json!({
         "created": "1970-01-01T00:00:00Z",
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "architecture": architecture,
         "os": "linux",
         "config": {
             "Entrypoint": ["/toolbox"],
@@ -74,12 +81,12 @@ fn config(layer: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-fn layer() -> Vec<u8> {
+fn layer(program: &[u8]) -> Vec<u8> {
     let mut out = Builder::new(Vec::new());
     for (path, mode) in [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777)] {
         append(&mut out, EntryType::Directory, path, mode, b"", None);
     }
-    file(&mut out, "toolbox", 0o755, PROGRAM);
+    file(&mut out, "toolbox", 0o755, program);
     for applet in APPLETS {
         append(&mut out, EntryType::Symlink, &format!("bin/{applet}"), 0o777, b"", Some("/toolbox"));
     }
@@ -128,38 +135,4 @@ fn sha256(bytes: &[u8]) -> String {
         text.push_str(&format!("{byte:02x}"));
     }
     text
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-    use std::io::Read;
-
-    #[test]
-    fn the_archive_is_complete_and_always_the_same() {
-        let bytes = image_archive();
-        assert_eq!(sha256(&bytes), sha256(&image_archive()));
-        let mut archive = tar::Archive::new(&bytes[..]);
-        let mut names = BTreeSet::new();
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let name = entry.path().unwrap().to_string_lossy().into_owned();
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content).unwrap();
-            if let Some(hex) = name.strip_prefix("blobs/sha256/") {
-                assert_eq!(sha256(&content), format!("sha256:{hex}"));
-            }
-            names.insert(name);
-        }
-        assert_eq!(names.len(), 5);
-    }
-
-    #[test]
-    fn every_applet_of_the_image_exists() {
-        for applet in APPLETS {
-            assert!(crate::program::applet(applet).is_some(), "{applet}");
-        }
-    }
 }
