@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+pub use xebec_types::quoted;
 
 use crate::path::Path;
 
@@ -181,36 +182,6 @@ pub fn too_many(path: &Path, actual: usize, max: usize) -> FieldError {
 #[must_use]
 pub fn internal(path: &Path, detail: impl Into<String>) -> FieldError {
     FieldError::new(ErrorKind::InternalError, path, Value::Null, detail.into())
-}
-
-/// `text` in double quotes with Go's escapes, the form messages show strings in.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    use fmt::Write as _;
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
-            }
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 fn shown(value: &Value) -> String {

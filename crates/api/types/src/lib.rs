@@ -6,12 +6,14 @@ mod identity;
 pub mod names;
 pub mod object;
 mod quantity;
+mod quote;
 mod selector;
 mod status;
 pub mod time;
 
 pub use identity::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use quantity::{Quantity, QuantityError};
+pub use quote::quoted;
 pub use selector::{FieldSelector, LabelSelector, SelectorError};
 pub use status::{Cause, Status, StatusDetails};
 

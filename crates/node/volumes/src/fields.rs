@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
-use xebec_types::Quantity;
+use xebec_types::{Quantity, quoted};
 
 use crate::VolumeError;
 
@@ -54,31 +54,8 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// A map as downward API files show it: `key="value"` lines in order of the keys, values quoted as Go quotes them.
 pub fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<_> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", go_quote(v))).collect();
+    let lines: Vec<_> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", quoted(v))).collect();
     lines.join("\n")
-}
-
-/// `strconv.Quote`.
-fn go_quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// What the node can give, for limits that are not set.

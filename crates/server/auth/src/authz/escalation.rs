@@ -1,8 +1,9 @@
 //! Nobody gives what they do not have: the checks before roles and bindings are written.
 
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
+use xebec_types::quoted;
 
-use super::{Attributes, Authorizer, RbacIndex, Target, quote, uncovered};
+use super::{Attributes, Authorizer, RbacIndex, Target, uncovered};
 use crate::user::{UserInfo, groups};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -31,7 +32,7 @@ pub enum EscalationError {
     /// It would allow more than the writer may do.
     #[error(
         "user {} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
-        quote(user),
+        quoted(user),
         tell_list(groups),
         missing.iter().map(tell_rule).collect::<Vec<_>>().join("\n")
     )]
@@ -44,7 +45,7 @@ pub enum EscalationError {
         missing: Vec<PolicyRule>,
     },
     /// A binding to a role that does not exist, by somebody who may not bind it whatever it will say.
-    #[error("{kind}.rbac.authorization.k8s.io {} not found", quote(name))]
+    #[error("{kind}.rbac.authorization.k8s.io {} not found", quoted(name))]
     NoRole {
         /// `clusterroles` or `roles`.
         kind: &'static str,
@@ -119,7 +120,7 @@ fn check_held(
 }
 
 fn tell_list(strings: &[String]) -> String {
-    format!("[{}]", strings.iter().map(|one| quote(one)).collect::<Vec<_>>().join(" "))
+    format!("[{}]", strings.iter().map(|one| quoted(one)).collect::<Vec<_>>().join(" "))
 }
 
 fn tell_rule(rule: &PolicyRule) -> String {

@@ -7,6 +7,8 @@ mod escalation;
 mod index;
 mod rules;
 
+use xebec_types::quoted;
+
 use crate::user::UserInfo;
 
 pub use escalation::{EscalationError, RoleScope, check_binding_write, check_role_write};
@@ -91,7 +93,7 @@ pub fn forbidden_message(attributes: &Attributes<'_>, reason: &str) -> String {
         message.push_str(group);
     }
     if !name.is_empty() {
-        message.push_str(&format!(" {}", quote(name)));
+        message.push_str(&format!(" {}", quoted(name)));
     }
     format!("{message} is forbidden: {what}")
 }
@@ -99,19 +101,19 @@ pub fn forbidden_message(attributes: &Attributes<'_>, reason: &str) -> String {
 /// The part of [`forbidden_message`] after `is forbidden:`.
 #[must_use]
 pub fn forbidden_detail(attributes: &Attributes<'_>, reason: &str) -> String {
-    let user = quote(&attributes.user.name);
+    let user = quoted(&attributes.user.name);
     let verb = attributes.verb;
     let mut message = match attributes.target {
-        Target::Path(path) => format!("User {user} cannot {verb} path {}", quote(path)),
+        Target::Path(path) => format!("User {user} cannot {verb} path {}", quoted(path)),
         Target::Resource { group, resource, subresource, namespace, .. } => {
             let slash = if subresource.is_empty() { "" } else { "/" };
-            let resource = quote(&format!("{resource}{slash}{subresource}"));
+            let resource = quoted(&format!("{resource}{slash}{subresource}"));
             let place = if namespace.is_empty() {
                 "at the cluster scope".to_owned()
             } else {
-                format!("in the namespace {}", quote(namespace))
+                format!("in the namespace {}", quoted(namespace))
             };
-            let group = quote(group);
+            let group = quoted(group);
             format!("User {user} cannot {verb} resource {resource} in API group {group} {place}")
         }
     };
@@ -120,25 +122,6 @@ pub fn forbidden_detail(attributes: &Attributes<'_>, reason: &str) -> String {
         message.push_str(reason);
     }
     message
-}
-
-/// Quotes as Go's `%q` does, for what names and paths are made of.
-pub(crate) fn quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            control if control.is_control() => quoted.push_str(&format!("\\x{:02x}", control as u32)),
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 #[cfg(test)]
