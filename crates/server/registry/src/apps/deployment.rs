@@ -5,13 +5,12 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, RollingUpdateDeploy
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 use xebec_schema::{FieldError, Path, error};
-use xebec_types::object;
 
 use super::workload;
 use crate::builder::{AGE, ColumnRow, Kind, NAME, integer, text, wide};
-use crate::cells::{age, containers_and_images, int_at, name, selector};
+use crate::cells::{int_at, name};
 use crate::check::{self, Errors, shown};
-use crate::{Cells, Context, Resource, Strategy, SubresourceName};
+use crate::{Cells, Context, Resource, Strategy};
 
 const COLUMNS: &[ColumnRow] = &[
     NAME,
@@ -22,6 +21,15 @@ const COLUMNS: &[ColumnRow] = &[
     wide("Containers"),
     wide("Images"),
     wide("Selector"),
+];
+
+const STATUS_COUNTERS: &[&str] = &[
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
 ];
 
 /// The resource.
@@ -137,23 +145,7 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        if cx.subresource == SubresourceName::Status {
-            let status = new.get("status").unwrap_or(&Value::Null);
-            let fields = [
-                "observedGeneration",
-                "replicas",
-                "updatedReplicas",
-                "readyReplicas",
-                "availableReplicas",
-                "unavailableReplicas",
-            ];
-            workload::counters(status, &fields, &mut errors);
-            return errors;
-        }
-        workload::selector_unchanged(new, old, &mut errors);
-        errors.extend(self.validate_create(cx, new));
-        errors
+        workload::validate_update(self, cx, (new, old), STATUS_COUNTERS)
     }
 
     fn has_generation(&self) -> bool {
@@ -161,17 +153,14 @@ impl Strategy for DeploymentStrategy {
     }
 
     fn cells(&self, _version: &str, object: &Value, now: Timestamp) -> Cells {
-        let (containers, images) = containers_and_images(object::at(object, "spec.template.spec"));
         let wanted = int_at(object, "spec.replicas");
-        vec![
+        let mut cells = vec![
             name(object),
             format!("{}/{wanted}", int_at(object, "status.readyReplicas")).into(),
             int_at(object, "status.updatedReplicas").into(),
             int_at(object, "status.availableReplicas").into(),
-            age(object, now),
-            containers.into(),
-            images.into(),
-            selector(object::at(object, "spec.selector")).into(),
-        ]
+        ];
+        cells.extend(workload::last_cells(object, now));
+        cells
     }
 }

@@ -4,13 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::Value;
 use xebec_schema::{FieldError, Path};
-use xebec_types::object;
 
 use super::workload;
 use crate::builder::{AGE, ColumnRow, Kind, NAME, integer, wide};
-use crate::cells::{age, containers_and_images, int_at, name, selector};
+use crate::cells::{int_at, name};
 use crate::check::{self, Errors};
-use crate::{Cells, Context, Resource, Strategy, SubresourceName};
+use crate::{Cells, Context, Resource, Strategy};
 
 const COLUMNS: &[ColumnRow] = &[
     NAME,
@@ -22,6 +21,9 @@ const COLUMNS: &[ColumnRow] = &[
     wide("Images"),
     wide("Selector"),
 ];
+
+const STATUS_COUNTERS: &[&str] =
+    &["observedGeneration", "replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
 
 /// The resource.
 pub(crate) fn resource() -> Resource {
@@ -62,22 +64,7 @@ impl Strategy for ReplicaSetStrategy {
     }
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        if cx.subresource == SubresourceName::Status {
-            let status = new.get("status").unwrap_or(&Value::Null);
-            let fields = [
-                "observedGeneration",
-                "replicas",
-                "fullyLabeledReplicas",
-                "readyReplicas",
-                "availableReplicas",
-            ];
-            workload::counters(status, &fields, &mut errors);
-            return errors;
-        }
-        workload::selector_unchanged(new, old, &mut errors);
-        errors.extend(self.validate_create(cx, new));
-        errors
+        workload::validate_update(self, cx, (new, old), STATUS_COUNTERS)
     }
 
     fn has_generation(&self) -> bool {
@@ -85,16 +72,13 @@ impl Strategy for ReplicaSetStrategy {
     }
 
     fn cells(&self, _version: &str, object: &Value, now: Timestamp) -> Cells {
-        let (containers, images) = containers_and_images(object::at(object, "spec.template.spec"));
-        vec![
+        let mut cells = vec![
             name(object),
             int_at(object, "spec.replicas").into(),
             int_at(object, "status.replicas").into(),
             int_at(object, "status.readyReplicas").into(),
-            age(object, now),
-            containers.into(),
-            images.into(),
-            selector(object::at(object, "spec.selector")).into(),
-        ]
+        ];
+        cells.extend(workload::last_cells(object, now));
+        cells
     }
 }

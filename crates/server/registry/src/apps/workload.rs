@@ -1,13 +1,17 @@
 //! What Deployments and ReplicaSets have in common.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Map, Value, json};
-use xebec_schema::{Path, error};
+use xebec_schema::{FieldError, Path, error};
+use xebec_types::object;
 
+use crate::cells::{age, containers_and_images, selector};
 use crate::check::{self, Errors, shown};
 use crate::core::pod_spec;
 use crate::defaults::{Row, absent, empty_object, text, zero};
+use crate::{Cells, Context, Strategy, SubresourceName};
 
 /// The rows for [`crate::defaults::table`].
 pub(crate) const DEFAULTS: &[Row] =
@@ -41,6 +45,30 @@ fn replica_set(spec: &mut Map<String, Value>) {
 /// Starts an object without the status a client may have sent.
 pub(crate) fn clear_status(object: &mut Value) {
     object["status"] = json!({});
+}
+
+/// Validates a change: that of the status by its counters, that of the specification as a new one whose selector stays.
+pub(crate) fn validate_update(
+    strategy: &impl Strategy,
+    cx: &Context<'_>,
+    (new, old): (&Value, &Value),
+    status_counters: &[&'static str],
+) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    if cx.subresource == SubresourceName::Status {
+        counters(new.get("status").unwrap_or(&Value::Null), status_counters, &mut errors);
+        return errors;
+    }
+    selector_unchanged(new, old, &mut errors);
+    errors.extend(strategy.validate_create(cx, new));
+    errors
+}
+
+/// The cells that follow those of the numbers: age, containers, images, selector.
+pub(crate) fn last_cells(object: &Value, now: Timestamp) -> Cells {
+    let (containers, images) = containers_and_images(object::at(object, "spec.template.spec"));
+    let selector = selector(object::at(object, "spec.selector"));
+    vec![age(object, now), containers.into(), images.into(), selector.into()]
 }
 
 /// Selector and template, and that they fit. `kind` is the kind in lower case, for messages.
@@ -88,14 +116,14 @@ pub(crate) fn selector_and_template(
 }
 
 /// A selector is decided once.
-pub(crate) fn selector_unchanged(new: &Value, old: &Value, errors: &mut Errors) {
+fn selector_unchanged(new: &Value, old: &Value, errors: &mut Errors) {
     let get = |o: &Value| o.get("spec").and_then(|s| s.get("selector")).cloned();
     let path = Path::new("spec").child("selector");
     check::immutable(&path, get(new).as_ref(), get(old).as_ref(), errors);
 }
 
 /// Counters of a status: none negative, and what is a part is not more than the whole.
-pub(crate) fn counters(status: &Value, fields: &[&'static str], errors: &mut Errors) {
+fn counters(status: &Value, fields: &[&'static str], errors: &mut Errors) {
     let path = Path::new("status");
     let get = |field: &str| crate::cells::int_at(status, field);
     for field in fields {
