@@ -3,9 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use xebec_cni::{Network, NetworkConfig};
@@ -22,7 +22,7 @@ use crate::lock::{self, Lock};
 use crate::options::Options;
 
 /// How long a running control plane gets to stop.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// What taking a cluster down needs to know of it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -133,13 +133,9 @@ fn stop_running(data: &DataDir) -> Result<Lock> {
     let process = pidfd_open(running, PidfdFlags::empty()).with_context(|| format!("find pid {pid}"))?;
     println!("stopping the control plane (pid {pid})");
     pidfd_send_signal(&process, Signal::TERM).with_context(|| format!("stop pid {pid}"))?;
-    let deadline = Instant::now() + STOP;
-    let wait = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
-    let mut fds = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut fds, Some(&wait)).context("wait for the control plane")?;
-    if Instant::now() > deadline {
-        bail!("the control plane (pid {pid}) does not stop; end it and try again");
-    }
+    let mut fds = [PollFd::new(&process, PollFlags::IN)];
+    let ended = poll(&mut fds, Some(&STOP)).context("wait for the control plane")?;
+    ensure!(ended > 0, "the control plane (pid {pid}) does not stop; end it and try again");
     lock::take(&data.lock())
 }
 
