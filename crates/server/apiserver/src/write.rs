@@ -222,7 +222,8 @@ impl Api {
         let mut warnings = self.gate.admission.admit(&admitted, &mut object)?;
         self.default(target, &mut object);
         strategy.default(&mut object, Some(old));
-        if strategy.has_generation() {
+        // As upstream's, a binding is no change of what is wanted.
+        if strategy.has_generation() && change.subresource != SubresourceName::Other("binding") {
             meta::raise_generation(&mut object, old);
         }
         rbac::check_escalation(&self.gate.rbac, &call.user, resource, &object, Some(old))?;

@@ -163,6 +163,7 @@ async fn pods_are_bound_once_and_end_gracefully() {
     let (_, list) = server.get(&format!("{pods}?fieldSelector=spec.nodeName%3Dn1")).await;
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
     assert_eq!(list["items"][0]["status"]["conditions"][0]["type"], "PodScheduled");
+    assert_eq!(list["items"][0]["metadata"]["generation"], 1, "a binding changes nothing that is wanted");
     let (code, marked) = server.delete(&format!("{pods}/p"), Value::Null).await;
     assert_eq!(
         (code.as_u16(), &marked["metadata"]["deletionGracePeriodSeconds"]),

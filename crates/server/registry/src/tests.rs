@@ -199,6 +199,31 @@ fn a_minimal_deployment_gets_upstreams_defaults() {
     assert_eq!(create("Deployment", object).unwrap(), expected);
 }
 
+/// What Go holds by value it writes even when it is empty, so that an object that goes through a Go client and back is
+/// the same afterwards.
+#[test]
+fn values_without_a_pointer_are_always_written() {
+    let pod = json!({
+        "metadata": {"name": "p"},
+        "spec": {
+            "containers": [{"name": "c", "image": "i", "env": [
+                {"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            ]}],
+            "volumes": [{"name": "v", "downwardAPI": {"items": [
+                {"path": "p", "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu"}},
+            ]}}],
+        },
+    });
+    let pod = create("Pod", pod).unwrap();
+    assert_eq!(pod["spec"]["containers"][0]["env"][0]["valueFrom"]["resourceFieldRef"]["divisor"], "0");
+    let item = &pod["spec"]["volumes"][0]["downwardAPI"]["items"][0];
+    assert_eq!(item["resourceFieldRef"]["divisor"], "0");
+    let slice = json!({
+        "metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}],
+    });
+    assert_eq!(create("EndpointSlice", slice).unwrap()["endpoints"][0]["conditions"], json!({}));
+}
+
 fn deployment(change: impl FnOnce(&mut Value)) -> Value {
     let mut object = json!({
         "metadata": {"name": "web"},

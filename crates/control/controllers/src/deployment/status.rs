@@ -27,7 +27,7 @@ pub fn status(deployment: &Deployment, sets: &Sets, now: Timestamp) -> (Deployme
         ready_replicas: some(counted(ready)),
         available_replicas: some(is_available),
         unavailable_replicas: some((counted(replicas) - is_available).max(0)),
-        terminating_replicas: some(counted(terminating)),
+        terminating_replicas: Some(counted(terminating)),
         collision_count: old.collision_count,
         conditions: old.conditions.clone(),
     };

@@ -10,7 +10,7 @@ use xebec_types::{names, object};
 use crate::builder::{AGE, ColumnRow, Kind, NAME, text};
 use crate::cells::{age, first_and_more, list_at, name};
 use crate::check::{self, Errors};
-use crate::defaults::{Row, absent};
+use crate::defaults::{Row, absent, empty_object};
 use crate::{Cells, Context, Resource, Strategy};
 
 const COLUMNS: &[ColumnRow] = &[NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE];
@@ -19,7 +19,7 @@ const MAX_PORTS: usize = 20000;
 const MAX_ADDRESSES: usize = 100;
 
 /// The rows for [`crate::defaults::table`].
-pub(crate) const DEFAULTS: &[Row] = &[("discovery.v1.EndpointPort", port)];
+pub(crate) const DEFAULTS: &[Row] = &[("discovery.v1.Endpoint", endpoint), ("discovery.v1.EndpointPort", port)];
 
 /// The resource.
 pub(crate) fn resource() -> Resource {
@@ -27,6 +27,10 @@ pub(crate) fn resource() -> Resource {
         .columns(COLUMNS)
         .strategy(EndpointSliceStrategy)
         .build()
+}
+
+fn endpoint(endpoint: &mut Map<String, Value>) {
+    empty_object(endpoint, "conditions");
 }
 
 fn port(port: &mut Map<String, Value>) {

@@ -15,6 +15,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("core.v1.GRPCAction", grpc_action),
     ("core.v1.HTTPGetAction", http_get),
     ("core.v1.ObjectFieldSelector", field_ref),
+    ("core.v1.ResourceFieldSelector", resource_field_ref),
 ];
 
 fn pod_spec(spec: &mut Map<String, Value>) {
@@ -72,4 +73,10 @@ fn http_get(action: &mut Map<String, Value>) {
 
 fn field_ref(reference: &mut Map<String, Value>) {
     zero(reference, "apiVersion", "v1");
+}
+
+/// Go writes a quantity that it holds by value also when it is zero; without it, a template that went through a Go
+/// client and back (`kubectl rollout undo`) would be another one.
+fn resource_field_ref(reference: &mut Map<String, Value>) {
+    zero(reference, "divisor", "0");
 }
