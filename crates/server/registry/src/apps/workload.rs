@@ -47,7 +47,7 @@ pub(crate) fn clear_status(object: &mut Value) {
     object["status"] = json!({});
 }
 
-/// Validates a change: that of the status by its counters, that of the specification as a new one whose selector stays.
+/// Validates a change: the status by its counters, the specification as a new one whose selector stays.
 pub(crate) fn validate_update(
     strategy: &impl Strategy,
     cx: &Context<'_>,
