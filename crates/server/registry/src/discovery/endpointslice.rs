@@ -19,7 +19,8 @@ const MAX_PORTS: usize = 20000;
 const MAX_ADDRESSES: usize = 100;
 
 /// The rows for [`crate::defaults::table`].
-pub(crate) const DEFAULTS: &[Row] = &[("discovery.v1.Endpoint", endpoint), ("discovery.v1.EndpointPort", port)];
+pub(crate) const DEFAULTS: &[Row] =
+    &[("discovery.v1.Endpoint", endpoint), ("discovery.v1.EndpointPort", port)];
 
 /// The resource.
 pub(crate) fn resource() -> Resource {
