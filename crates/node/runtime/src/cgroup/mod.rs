@@ -191,6 +191,7 @@ fn parse_mounts(mountinfo: &str) -> Vec<Hierarchy> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

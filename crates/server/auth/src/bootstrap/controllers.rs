@@ -15,6 +15,7 @@ pub fn rules() -> Vec<(&'static str, Vec<PolicyRule>)> {
     all.extend(batch_and_scaling());
     all.extend(networking());
     all.extend(storage());
+    all.extend(storage_in_use());
     all.extend(housekeeping());
     all.extend(accounts_and_expiry());
     all
@@ -238,6 +239,11 @@ fn storage() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 events(),
             ],
         ),
+    ]
+}
+
+fn storage_in_use() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    vec![
         (
             "pv-protection-controller",
             vec![rule("get list update watch", "core", "persistentvolumes"), events()],
