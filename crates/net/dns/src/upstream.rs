@@ -1,5 +1,6 @@
 //! Questions about the rest of the world.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,11 @@ use crate::message::UDP_PAYLOAD;
 
 /// How long a resolver has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a resolver has that did not answer the last time: clients give up after five seconds, and their next name
+/// must not wait for the same silence again.
+const IMPATIENCE: Duration = Duration::from_millis(200);
+/// How long a resolver counts as silent after it did not answer.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How often, at most, the file is looked at for changes; only when there are questions.
 const FRESHNESS: Duration = Duration::from_secs(30);
 /// Where the resolvers are that a local stub stands for (systemd-resolved).
@@ -80,27 +86,50 @@ pub struct Forwarder {
     upstream: Upstream,
     own: Vec<IpAddr>,
     known: Mutex<Known>,
+    /// Resolvers that did not answer in time, and when that was.
+    silent: Mutex<HashMap<SocketAddr, Instant>>,
 }
 
 impl Forwarder {
     /// A forwarder that never asks `own` addresses.
     pub fn new(upstream: Upstream, own: Vec<IpAddr>) -> Self {
-        Self { upstream, own, known: Mutex::default() }
+        Self { upstream, own, known: Mutex::default(), silent: Mutex::default() }
     }
 
-    /// Asks one resolver after the other.
+    /// Asks one resolver after the other, those that did not answer of late last and not for long.
     ///
     /// # Errors
     /// None of them gave an answer.
     pub async fn ask(&self, query: &Query, dnssec: bool) -> Result<Message, UpstreamError> {
         let mut outcome = Err(UpstreamError::NoServers);
-        for server in self.servers().iter() {
-            match exchange(*server, query, dnssec).await {
+        let (silent, answering): (Vec<_>, Vec<_>) =
+            self.servers().iter().copied().partition(|server| self.is_silent(*server));
+        let all = answering.iter().map(|server| (server, PATIENCE));
+        for (server, patience) in all.chain(silent.iter().map(|server| (server, IMPATIENCE))) {
+            let result = exchange(*server, query, dnssec, patience).await;
+            self.note(*server, matches!(result, Err(ExchangeError::TimedOut)));
+            match result {
                 Ok(message) => return Ok(message),
                 Err(source) => outcome = Err(UpstreamError::Failed { server: *server, source }),
             }
         }
         outcome
+    }
+
+    fn is_silent(&self, server: SocketAddr) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.get(&server).is_some_and(|since| since.elapsed() < SILENCE)
+    }
+
+    fn note(&self, server: SocketAddr, is_silent: bool) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who is out of the file is forgotten after a while.
+        silent.retain(|_, since| since.elapsed() < SILENCE);
+        if is_silent {
+            silent.insert(server, Instant::now());
+        } else {
+            silent.remove(&server);
+        }
     }
 
     fn servers(&self) -> Arc<[SocketAddr]> {
@@ -147,7 +176,12 @@ fn name_servers(text: &str) -> Vec<SocketAddr> {
 }
 
 /// One question to one resolver: over UDP, and over TCP if the answer is too long for that.
-async fn exchange(server: SocketAddr, query: &Query, dnssec: bool) -> Result<Message, ExchangeError> {
+async fn exchange(
+    server: SocketAddr,
+    query: &Query,
+    dnssec: bool,
+    patience: Duration,
+) -> Result<Message, ExchangeError> {
     let mut request = Message::query();
     // Unpredictable, with a port of its own for each question: RFC 5452.
     request.metadata.id = rand::random();
@@ -159,10 +193,10 @@ async fn exchange(server: SocketAddr, query: &Query, dnssec: bool) -> Result<Mes
     request.set_edns(edns);
     let bytes = request.to_vec().map_err(ExchangeError::Encode)?;
 
-    let over_udp = timeout(PATIENCE, over_udp(server, &request, &bytes));
+    let over_udp = timeout(patience, over_udp(server, &request, &bytes));
     let mut message = over_udp.await.map_err(|_| ExchangeError::TimedOut)??;
     if message.metadata.truncation {
-        let over_tcp = timeout(PATIENCE, over_tcp(server, &request, &bytes));
+        let over_tcp = timeout(patience, over_tcp(server, &request, &bytes));
         message = over_tcp.await.map_err(|_| ExchangeError::TimedOut)??;
     }
     match message.metadata.response_code {
@@ -214,6 +248,29 @@ mod tests {
         let text =
             "# c\nsearch a b\nnameserver 10.0.0.2\n nameserver fe80::1%eth0\nnameserver ::1\nnameserver x\n";
         assert_eq!(name_servers(text), ["10.0.0.2:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_asked_last() {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let live = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let servers = vec![silent.local_addr().unwrap(), live.local_addr().unwrap()];
+        let echo = tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = live.recv_from(&mut buffer).await.unwrap();
+                buffer[2] |= 0x80;
+                live.send_to(&buffer[..length], from).await.unwrap();
+            }
+        });
+        let forwarder = Forwarder::new(Upstream::Servers(servers), Vec::new());
+        for _ in 0..3 {
+            forwarder.ask(&Query::new(), false).await.unwrap();
+        }
+        echo.abort();
+        let mut buffer = [0; 512];
+        assert!(silent.try_recv(&mut buffer).is_ok(), "the first question went to the first server");
+        assert!(silent.try_recv(&mut buffer).is_err(), "the others did not");
     }
 
     #[tokio::test]
