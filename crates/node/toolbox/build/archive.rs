@@ -24,8 +24,10 @@ pub struct Image {
 
 /// Names the program answers to in `/bin`.
 const APPLETS: &[&str] = &[
-    "cat", "client", "echo", "env", "false", "get", "hostname", "id", "ip", "lookup", "ls", "pause", "serve",
-    "sh", "sleep", "true", "wget",
+    "[", "basename", "cat", "client", "cp", "date", "dirname", "echo", "env", "false", "get", "grep", "head",
+    "hostname", "id", "ip", "kill", "ln", "lookup", "ls", "mkdir", "mv", "nc", "nslookup", "pause",
+    "printenv", "ps", "pwd", "rm", "rmdir", "seq", "serve", "sh", "sleep", "tail", "test", "touch", "true",
+    "uname", "wc", "wget", "whoami",
 ];
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nnobody:x:65534:\n";

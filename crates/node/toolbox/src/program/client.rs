@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::small::write_out;
 use super::{Answer, dns};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server has to take a connection.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 const USAGE: &str = "usage: client http URL | tcp HOST:PORT [TEXT] | udp HOST:PORT [TEXT]";
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
@@ -19,7 +20,7 @@ pub fn run(arguments: &[String]) -> Answer {
     let start = Instant::now();
     let (peer, answer) = match text(0) {
         Some("http") => {
-            let (peer, answer) = http(target)?;
+            let (peer, answer) = http(target, TIMEOUT)?;
             (peer, [answer.head.as_bytes(), b"\n", &answer.body].concat())
         }
         Some("tcp") => tcp(target, payload)?,
@@ -32,24 +33,36 @@ pub fn run(arguments: &[String]) -> Answer {
     Ok(0)
 }
 
-/// `get [-q] [-O -] URL`: the body only, fails unless the status is 2xx. Options of wget that change nothing are
-/// taken.
+/// `get [-q] [-O FILE] [-T SECONDS] [--spider] URL`: the body only, fails unless the status is 2xx. Unlike wget's, the
+/// body goes to standard output unless told otherwise.
 pub fn get(arguments: &[String]) -> Answer {
-    let mut url = None;
+    let (mut url, mut file, mut patience, mut silent) = (None, "-".to_owned(), TIMEOUT, false);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
+        let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} wants a value"));
+        let seconds =
+            |text: &str| text.parse().map(Duration::from_secs).map_err(|_| format!("{text:?} is no time"));
         match argument.as_str() {
-            "-q" | "-qO-" | "-O-" => {}
-            "-O" | "-qO" => match rest.next().map(String::as_str) {
-                Some("-") => {}
-                _ => return Err("-O can only write to \"-\", the standard output".to_owned()),
-            },
+            "-q" | "-S" | "-c" | "--quiet" => {}
+            "-O" | "-qO" => file = value()?,
+            "-T" => patience = seconds(&value()?)?.max(Duration::from_secs(1)),
+            "-t" => drop(value()?),
+            "--spider" => silent = true,
+            text if text.starts_with("-qO") => file = text[3..].to_owned(),
+            text if text.starts_with("-O") => file = text[2..].to_owned(),
+            text if text.starts_with("--timeout=") => {
+                patience = seconds(&text[10..])?.max(Duration::from_secs(1))
+            }
             option if option.starts_with('-') => return Err(format!("unknown option {option:?}")),
             text => url = Some(text.to_owned()),
         }
     }
-    let (_, answer) = http(&url.ok_or("usage: get URL")?)?;
-    write_out(&answer.body)?;
+    let (_, answer) = http(&url.ok_or("usage: get URL")?, patience)?;
+    match file.as_str() {
+        _ if silent => {}
+        "-" => drop(write_out(&answer.body)?),
+        name => std::fs::write(name, &answer.body).map_err(|e| format!("{name}: {e}"))?,
+    }
     let status: u16 = answer.head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
     if (200..300).contains(&status) { Ok(0) } else { Err(format!("server answered {status}")) }
 }
@@ -59,13 +72,13 @@ struct HttpAnswer {
     body: Vec<u8>,
 }
 
-fn http(url: &str) -> Result<(SocketAddr, HttpAnswer), String> {
+fn http(url: &str, patience: Duration) -> Result<(SocketAddr, HttpAnswer), String> {
     if url.starts_with("https://") {
         return Err("https is not supported: use http".to_owned());
     }
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let (host, path) = rest.find('/').map_or((rest, "/"), |i| rest.split_at(i));
-    let mut stream = connect(host, 80)?;
+    let mut stream = connect(host, 80, patience)?;
     let peer = stream.peer_addr().map_err(text)?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: xebec-toolbox\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -98,7 +111,7 @@ fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn tcp(target: &str, payload: &str) -> Result<(SocketAddr, Vec<u8>), String> {
-    let mut stream = connect(target, 0)?;
+    let mut stream = connect(target, 0, TIMEOUT)?;
     let peer = stream.peer_addr().map_err(text)?;
     stream.write_all(payload.as_bytes()).map_err(text)?;
     stream.shutdown(std::net::Shutdown::Write).map_err(text)?;
@@ -107,11 +120,18 @@ fn tcp(target: &str, payload: &str) -> Result<(SocketAddr, Vec<u8>), String> {
     if answer.is_empty() { Err(format!("{peer} closed without a byte")) } else { Ok((peer, answer)) }
 }
 
-fn udp(target: &str, payload: &str) -> Result<(SocketAddr, Vec<u8>), String> {
+/// A socket for datagrams to `HOST:PORT`.
+pub fn udp_socket(target: &str) -> Result<UdpSocket, String> {
     let peer = *addresses(target, 0)?.first().ok_or("no address")?;
     let any = if peer.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).map_err(text)?;
     socket.connect(peer).map_err(text)?;
+    Ok(socket)
+}
+
+fn udp(target: &str, payload: &str) -> Result<(SocketAddr, Vec<u8>), String> {
+    let socket = udp_socket(target)?;
+    let peer = socket.peer_addr().map_err(text)?;
     socket.set_read_timeout(Some(TIMEOUT)).map_err(text)?;
     socket.send(payload.as_bytes()).map_err(text)?;
     let mut buffer = vec![0; 65536];
@@ -120,14 +140,18 @@ fn udp(target: &str, payload: &str) -> Result<(SocketAddr, Vec<u8>), String> {
     Ok((peer, buffer))
 }
 
-fn connect(target: &str, default_port: u16) -> Result<TcpStream, String> {
+fn connect(target: &str, default_port: u16, patience: Duration) -> Result<TcpStream, String> {
+    let stream = connect_within(target, default_port, patience)?;
+    stream.set_read_timeout(Some(4 * patience)).map_err(text)?;
+    Ok(stream)
+}
+
+/// Connects to `HOST:PORT`, trying one address after the other.
+pub fn connect_within(target: &str, default_port: u16, patience: Duration) -> Result<TcpStream, String> {
     let mut last = format!("{target}: no address");
     for address in addresses(target, default_port)? {
-        match TcpStream::connect_timeout(&address, TIMEOUT) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(4 * TIMEOUT)).map_err(text)?;
-                return Ok(stream);
-            }
+        match TcpStream::connect_timeout(&address, patience) {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = format!("{address}: {error}"),
         }
     }

@@ -9,6 +9,7 @@ use super::Answer;
 const TIMEOUT: Duration = Duration::from_secs(3);
 const KINDS: &[(&str, u16)] = &[("A", 1), ("CNAME", 5), ("PTR", 12), ("TXT", 16), ("AAAA", 28), ("SRV", 33)];
 const MAX_JUMPS: usize = 64;
+const NXDOMAIN: u8 = 3;
 
 /// `lookup [--tcp] [--server ADDRESS] NAME [KIND]`
 pub fn run(arguments: &[String]) -> Answer {
@@ -41,13 +42,49 @@ pub fn run(arguments: &[String]) -> Answer {
         kinds = vec![1, 28];
     }
     let mut found = false;
-    for kind in kinds {
-        let start = Instant::now();
-        let (server, answer) = config.query(&name, kind)?;
-        let took = start.elapsed().as_micros() as f64 / 1000.0;
-        println!(";; {} {} from {server} in {took:.1} ms: {}", name, kind_name(kind), code_name(answer.code));
+    for (server, name, kind, answer, took) in config.search(&name, &kinds)? {
+        let (took, kind) = (took.as_micros() as f64 / 1000.0, kind_name(kind));
+        println!(";; {name} {kind} from {server} in {took:.1} ms: {}", code_name(answer.code));
         for record in &answer.records {
             println!("{} {} {} {}", record.name, record.ttl, kind_name(record.kind), record.data);
+            found = true;
+        }
+    }
+    Ok(u8::from(!found))
+}
+
+/// `nslookup NAME [SERVER]`, as scripts that wait for a Service use it: 0 if the name has an address.
+pub fn nslookup(arguments: &[String]) -> Answer {
+    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-'));
+    let name = names.next().ok_or("usage: nslookup NAME [SERVER]")?;
+    let mut config = Resolver::of_system();
+    if let Some(server) = names.next() {
+        let ip = *resolve(server)?.first().ok_or("the server has no address")?;
+        config.servers = vec![SocketAddr::new(ip, 53)];
+    }
+    let (name, kinds) = match name.parse::<IpAddr>() {
+        Ok(ip) => (reverse(ip), vec![12]),
+        Err(_) => (name.clone(), vec![1, 28]),
+    };
+    let mut found = false;
+    for (number, (server, asked, _, answer, _)) in config.search(&name, &kinds)?.into_iter().enumerate() {
+        if number == 0 {
+            println!("Server:\t\t{}\nAddress:\t{server}\n", server.ip());
+        }
+        if answer.code != 0 {
+            println!("** server can't find {asked}: {}", code_name(answer.code));
+            continue;
+        }
+        for record in &answer.records {
+            match record.kind {
+                1 | 28 => println!("Name:\t{}\nAddress: {}", record.name.trim_end_matches('.'), record.data),
+                _ => println!(
+                    "{}\t{} = {}",
+                    record.name.trim_end_matches('.'),
+                    kind_name(record.kind),
+                    record.data
+                ),
+            }
             found = true;
         }
     }
@@ -63,17 +100,8 @@ pub fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
     let mut found = in_hosts(&hosts, host);
     if found.is_empty() {
         let config = Resolver::of_system();
-        let mut last = None;
-        for kind in [1, 28] {
-            match config.query(host, kind) {
-                Ok((_, answer)) => {
-                    found.extend(answer.records.iter().filter_map(|r| r.data.parse::<IpAddr>().ok()))
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        if let (true, Some(error)) = (found.is_empty(), last) {
-            return Err(error);
+        for (_, _, _, answer, _) in config.search(host, &[1, 28])? {
+            found.extend(answer.records.iter().filter_map(|r| r.data.parse::<IpAddr>().ok()));
         }
     }
     if found.is_empty() { Err(format!("{host}: no such host")) } else { Ok(found) }
@@ -94,6 +122,9 @@ struct Resolver {
     ndots: usize,
     tcp: bool,
 }
+
+/// Who answered about which name and kind, what, and after what time.
+type Found = (SocketAddr, String, u16, Message, Duration);
 
 struct Message {
     code: u8,
@@ -147,16 +178,32 @@ impl Resolver {
         names
     }
 
-    fn query(&self, name: &str, kind: u16) -> Result<(SocketAddr, Message), String> {
-        let mut empty = None;
+    /// Asks for one name after the other until one exists, as resolvers of C libraries do: also a name that has
+    /// nothing of what was asked for is found, and only one that does not exist at all makes the next one be tried.
+    fn search(&self, name: &str, kinds: &[u16]) -> Result<Vec<Found>, String> {
+        let mut all = Vec::new();
         for candidate in self.candidates(name) {
-            let (server, answer) = self.ask(&candidate, kind)?;
-            if !answer.records.is_empty() {
-                return Ok((server, answer));
+            all.clear();
+            let mut failed = None;
+            for kind in kinds {
+                let start = Instant::now();
+                match self.ask(&candidate, *kind) {
+                    Ok((server, answer)) => {
+                        all.push((server, candidate.clone(), *kind, answer, start.elapsed()))
+                    }
+                    Err(error) => failed = Some(error),
+                }
             }
-            empty = Some((server, answer));
+            match failed {
+                // An answer of one kind is an answer.
+                Some(error) if all.iter().all(|(_, _, _, answer, _)| answer.records.is_empty()) => {
+                    return Err(error);
+                }
+                None if all.iter().all(|(_, _, _, answer, _)| answer.code == NXDOMAIN) => {}
+                _ => break,
+            }
         }
-        empty.ok_or_else(|| format!("{name}: nothing to ask for"))
+        if all.is_empty() { Err(format!("{name}: nothing to ask for")) } else { Ok(all) }
     }
 
     fn ask(&self, name: &str, kind: u16) -> Result<(SocketAddr, Message), String> {
@@ -379,6 +426,31 @@ mod tests {
         assert_eq!(config.candidates("x.y."), ["x.y"]);
         assert_eq!(Resolver::parse("search a").candidates("x.y"), ["x.y", "x.y.a"]);
         assert_eq!(reverse("10.1.2.3".parse().unwrap()), "3.2.1.10.in-addr.arpa.");
+    }
+
+    /// Asks again under the next name only where a name does not exist (also with nothing of that kind it does).
+    #[test]
+    fn the_search_ends_at_the_first_name_that_exists() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            let mut buffer = [0; 512];
+            while asked.len() < 4 {
+                let (n, from) = socket.recv_from(&mut buffer).unwrap();
+                let name = read_name(&buffer[..n], 12).unwrap().0;
+                let code = if name == "web.a." { NXDOMAIN } else { 0 };
+                buffer[2..4].copy_from_slice(&[0x81, 0x80 | code]);
+                socket.send_to(&buffer[..n], from).unwrap();
+                asked.push(name);
+            }
+            asked
+        });
+        let mut config = Resolver::parse("search a b c\noptions ndots:5\n");
+        config.servers = vec![server];
+        let found = config.search("web", &[1, 28]).unwrap();
+        assert!(found.iter().all(|(_, name, _, answer, _)| name == "web.b" && answer.code == 0));
+        assert_eq!(answering.join().unwrap(), ["web.a.", "web.a.", "web.b.", "web.b."]);
     }
 
     #[test]

@@ -136,6 +136,8 @@ fn echo_udp(socket: &UdpSocket) {
 struct Request {
     method: String,
     path: String,
+    /// `HTTP/1.0` or older: one answer per connection, unless asked otherwise.
+    old: bool,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -147,7 +149,7 @@ fn serve_http(stream: TcpStream) -> std::io::Result<()> {
     while let Some(request) = read_request(&mut reader)? {
         let _busy = Busy::new();
         log(&format!("{} {} from {}", request.method, request.path, plain(peer)));
-        let close = request.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        let close = request.is_last();
         let (status, body) = answer(&request, peer, local);
         let connection = if close { "close" } else { "keep-alive" };
         let mut head = format!("HTTP/1.1 {status} {}\r\nContent-Type: text/plain\r\n", reason(status));
@@ -164,6 +166,15 @@ fn serve_http(stream: TcpStream) -> std::io::Result<()> {
 }
 
 impl Request {
+    /// Whether the connection ends with the answer (RFC 9112, 9.3).
+    fn is_last(&self) -> bool {
+        let asked = |option: &str| {
+            let options = self.header("connection").unwrap_or_default().split(',');
+            options.map(str::trim).any(|found| found.eq_ignore_ascii_case(option))
+        };
+        asked("close") || (self.old && !asked("keep-alive"))
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
@@ -178,8 +189,9 @@ fn read_request<R: BufRead>(reader: &mut R) -> std::io::Result<Option<Request>> 
     }
     let mut parts = line.split_whitespace();
     let (Some(method), Some(path)) = (parts.next(), parts.next()) else { return Err(bad("no request line")) };
+    let old = parts.next().is_none_or(|version| version == "HTTP/1.0");
     let mut request =
-        Request { method: method.into(), path: path.into(), headers: Vec::new(), body: Vec::new() };
+        Request { method: method.into(), path: path.into(), old, headers: Vec::new(), body: Vec::new() };
     loop {
         let mut line = String::new();
         if head.read_line(&mut line)? == 0 {

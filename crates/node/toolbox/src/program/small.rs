@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
 
 use super::Answer;
 use super::signals::{Stop, reap_orphans};
@@ -13,43 +14,6 @@ pub fn pause(_: &[String]) -> Answer {
     reap_orphans();
     Stop::listen()?.wait();
     Ok(0)
-}
-
-/// Ends at once on SIGTERM, also as the first process of a container.
-pub fn sleep(arguments: &[String]) -> Answer {
-    let stop = Stop::listen()?;
-    std::thread::spawn(|| {
-        stop.wait();
-        std::process::exit(143);
-    });
-    let mut total = Duration::ZERO;
-    for text in arguments {
-        if matches!(text.as_str(), "infinity" | "inf") {
-            loop {
-                std::thread::park();
-            }
-        }
-        let (number, unit) = match text.char_indices().last() {
-            Some((i, 's')) => (&text[..i], 1.0),
-            Some((i, 'm')) => (&text[..i], 60.0),
-            Some((i, 'h')) => (&text[..i], 3600.0),
-            Some((i, 'd')) => (&text[..i], 86400.0),
-            _ => (text.as_str(), 1.0),
-        };
-        let seconds = number.parse::<f64>().ok().and_then(|n| Duration::try_from_secs_f64(n * unit).ok());
-        total = total.saturating_add(seconds.ok_or_else(|| format!("{text:?} is no time"))?);
-    }
-    std::thread::sleep(total);
-    Ok(0)
-}
-
-pub fn echo(arguments: &[String]) -> Answer {
-    let (newline, words) = match arguments.split_first() {
-        Some((first, rest)) if first == "-n" => (false, rest),
-        _ => (true, arguments),
-    };
-    let text = words.join(" ") + if newline { "\n" } else { "" };
-    write_out(text.as_bytes())
 }
 
 pub fn cat(arguments: &[String]) -> Answer {
@@ -73,9 +37,108 @@ pub fn cat(arguments: &[String]) -> Answer {
     Ok(code)
 }
 
-pub fn env(_: &[String]) -> Answer {
-    let lines: String = std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect();
-    write_out(lines.as_bytes())
+/// `env [-i] [-u NAME] [NAME=VALUE …] [COMMAND …]`
+pub fn env(arguments: &[String]) -> Answer {
+    let mut variables: std::collections::BTreeMap<String, String> = std::env::vars().collect();
+    let mut rest = arguments;
+    while let Some((first, after)) = rest.split_first() {
+        match (first.as_str(), first.split_once('=')) {
+            ("-i" | "-", _) => variables.clear(),
+            ("-u", _) => {
+                variables.remove(after.first().ok_or("-u wants a name")?);
+                rest = &after[1..];
+                continue;
+            }
+            (_, Some((name, value))) => drop(variables.insert(name.to_owned(), value.to_owned())),
+            (option, None) if option.starts_with('-') => return Err(format!("unknown option {option:?}")),
+            _ => break,
+        }
+        rest = after;
+    }
+    let Some((name, arguments)) = rest.split_first() else {
+        let lines: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        return write_out(lines.as_bytes());
+    };
+    let own = super::applet(name).is_some();
+    let mut command = Command::new(if own { "/proc/self/exe" } else { name });
+    let error = command.arg0(name).args(arguments).env_clear().envs(variables).exec();
+    eprintln!("env: {name}: {error}");
+    Ok(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+}
+
+/// `printenv [NAME …]`: 1 if one is not set.
+pub fn printenv(arguments: &[String]) -> Answer {
+    if arguments.is_empty() {
+        return env(arguments);
+    }
+    let mut code = 0;
+    for name in arguments {
+        match std::env::var(name) {
+            Ok(value) => drop(write_out(format!("{value}\n").as_bytes())?),
+            Err(_) => code = 1,
+        }
+    }
+    Ok(code)
+}
+
+pub fn pwd(_: &[String]) -> Answer {
+    let directory = std::env::current_dir().map_err(|e| e.to_string())?;
+    write_out(format!("{}\n", directory.display()).as_bytes())
+}
+
+/// `basename PATH [SUFFIX]`
+pub fn basename(arguments: &[String]) -> Answer {
+    let path = arguments.first().ok_or("usage: basename PATH [SUFFIX]")?.trim_end_matches('/');
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("/");
+    let suffix = arguments.get(1).map_or("", String::as_str);
+    let short = name.strip_suffix(suffix).filter(|short| !short.is_empty()).unwrap_or(name);
+    write_out(format!("{short}\n").as_bytes())
+}
+
+/// `dirname PATH`
+pub fn dirname(arguments: &[String]) -> Answer {
+    let path = arguments.first().ok_or("usage: dirname PATH")?;
+    let name = match path.trim_end_matches('/').rsplit_once('/') {
+        Some((directory, _)) => {
+            directory.trim_end_matches('/').to_owned() + if directory.is_empty() { "/" } else { "" }
+        }
+        None if path.starts_with('/') => "/".to_owned(),
+        None => ".".to_owned(),
+    };
+    write_out(format!("{name}\n").as_bytes())
+}
+
+/// `uname [-snrvma]`
+pub fn uname(arguments: &[String]) -> Answer {
+    let kernel = |file: &str| fs::read_to_string(format!("/proc/sys/kernel/{file}")).unwrap_or_default();
+    let letters: String = arguments.iter().flat_map(|option| option.chars().skip(1)).collect();
+    let letters = if letters.is_empty() { "s" } else { &letters };
+    let all = [
+        ('s', kernel("ostype")),
+        ('n', hostname_text()),
+        ('r', kernel("osrelease")),
+        ('v', kernel("version")),
+        ('m', std::env::consts::ARCH.to_owned()),
+    ];
+    let wanted = all.iter().filter(|(letter, _)| letters.contains(['a', *letter]));
+    let text: Vec<&str> = wanted.map(|(_, value)| value.trim()).collect();
+    write_out(format!("{}\n", text.join(" ")).as_bytes())
+}
+
+pub fn whoami(_: &[String]) -> Answer {
+    let (uid, _) = identity();
+    write_out(format!("{}\n", name_of("/etc/passwd", uid).unwrap_or_else(|| uid.to_string())).as_bytes())
+}
+
+/// The effective user, and all groups.
+pub fn identity() -> (u32, Vec<u32>) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str, at: usize| -> Vec<u32> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().skip(at).filter_map(|number| number.parse().ok()).collect()
+    };
+    let groups = [field("Gid:", 1).into_iter().take(1).collect(), field("Groups:", 0)].concat();
+    (field("Uid:", 1).first().copied().unwrap_or(u32::MAX), groups)
 }
 
 pub fn hostname_text() -> String {
@@ -171,24 +234,27 @@ fn permissions(mode: u32) -> String {
     text.into_iter().map(char::from).collect()
 }
 
-pub fn id(_: &[String]) -> Answer {
-    let status = fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
-    // Real, effective, saved and file system id; the second counts.
-    let field = |name: &str, at: usize| -> Vec<u32> {
-        let line = status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
-        line.split_whitespace().skip(at).filter_map(|n| n.parse().ok()).collect()
-    };
-    let first = |ids: Vec<u32>| ids.first().copied().unwrap_or_default();
-    let (uid, gid) = (first(field("Uid:", 1)), first(field("Gid:", 1)));
+/// `id [-u | -g] [-n]`
+pub fn id(arguments: &[String]) -> Answer {
+    let (uid, mut groups) = identity();
+    let gid = groups.first().copied().unwrap_or_default();
+    let letters: String = arguments.iter().flat_map(|option| option.chars().skip(1)).collect();
+    let name = |file: &str, id: u32| name_of(file, id).filter(|_| letters.contains('n'));
+    if letters.contains('u') {
+        let text = name("/etc/passwd", uid).unwrap_or_else(|| uid.to_string());
+        return write_out(format!("{text}\n").as_bytes());
+    }
+    if letters.contains('g') {
+        let text = name("/etc/group", gid).unwrap_or_else(|| gid.to_string());
+        return write_out(format!("{text}\n").as_bytes());
+    }
     let named = |file: &str, id: u32| match name_of(file, id) {
         Some(name) => format!("{id}({name})"),
         None => id.to_string(),
     };
-    let mut groups = field("Groups:", 0);
-    if !groups.contains(&gid) {
-        groups.insert(0, gid);
-    }
-    let groups: Vec<String> = groups.into_iter().map(|g| named("/etc/group", g)).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    groups.retain(|group| seen.insert(*group));
+    let groups: Vec<String> = groups.into_iter().map(|group| named("/etc/group", group)).collect();
     let (user, group) = (named("/etc/passwd", uid), named("/etc/group", gid));
     write_out(format!("uid={user} gid={group} groups={}\n", groups.join(",")).as_bytes())
 }
