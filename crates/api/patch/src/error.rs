@@ -17,6 +17,9 @@ pub enum PatchError {
         /// How many the patch has.
         got: usize,
     },
+    /// An operation of a JSON patch that there is not, or that lacks a member.
+    #[error("{0}")]
+    Operation(String),
     /// An operation of a JSON patch failed on this object.
     #[error("{0}")]
     Apply(#[source] json_patch::PatchError),

@@ -17,8 +17,8 @@ pub fn json_patch(document: &mut Value, operations: &[u8]) -> Result<(), PatchEr
     if count > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations { max: MAX_OPERATIONS, got: count });
     }
-    let patch: json_patch::Patch =
-        serde_json::from_value(list).map_err(|e| PatchError::Syntax(e.to_string()))?;
+    let wrong = if list.is_array() { PatchError::Operation } else { PatchError::Syntax };
+    let patch: json_patch::Patch = serde_json::from_value(list).map_err(|e| wrong(e.to_string()))?;
     json_patch::patch(document, &patch).map_err(PatchError::Apply)
 }
 

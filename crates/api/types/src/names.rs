@@ -4,7 +4,7 @@ const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 
 fn regex_error(message: &str, fmt: &str, examples: &[&str]) -> String {
     let quoted: Vec<String> = examples.iter().map(|e| format!("'{e}'")).collect();
-    format!("{message} (e.g. {}, regex used for validation is '{fmt}')", quoted.join(" or "))
+    format!("{message} (e.g. {}, regex used for validation is '{fmt}')", quoted.join(",  or "))
 }
 
 fn too_long(max: usize) -> String {
@@ -107,7 +107,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
         }
         _ => {
             let rule = format!(
-                "a qualified name {RULE} (e.g. 'MyName' or 'my.name' or '123-abc', regex used for validation is \
+                "a qualified name {RULE} (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
                  '{FMT}') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             );
             return vec![rule];

@@ -150,7 +150,7 @@ impl Call {
         let mut any = false;
         for value in self.query.all("dryRun").chain(in_body) {
             if value != "All" {
-                let message = format!("Unsupported value: {value:?}: supported values: \"All\"");
+                let message = format!("Unsupported value: [{value:?}]: supported values: \"All\"");
                 let cause = xebec_types::Cause {
                     reason: "FieldValueNotSupported".into(),
                     message,
@@ -175,7 +175,16 @@ pub fn cache_status(error: CacheError) -> Status {
     match error {
         CacheError::Store(error) => store_status(&error),
         CacheError::Behind { wanted, applied } => {
-            Status::timeout(format!("Too large resource version: {wanted}, current: {applied}"), 1)
+            // Client libraries look for this cause and list again.
+            let cause = xebec_types::Cause {
+                reason: "ResourceVersionTooLarge".into(),
+                message: "Too large resource version".into(),
+                field: String::new(),
+            };
+            let text = format!("Too large resource version: {wanted}, current: {applied}");
+            let mut status = Status::timeout(text, 1);
+            status.details.get_or_insert_default().causes.push(cause);
+            status
         }
         CacheError::Stopped => Status::unavailable("the server is shutting down"),
     }

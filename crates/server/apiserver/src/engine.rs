@@ -46,6 +46,7 @@ pub fn decode_body(
             xebec_schema::resolve_octals(&mut value, schema);
             decode(schema, value.to_string().as_bytes(), validation)
         }
+        _ if target.served.custom => return Err(Status::unsupported_media_type(&negotiate::PLAIN)),
         _ => return Err(Status::unsupported_media_type(&negotiate::ACCEPTED)),
     }
     .map_err(|error| decode_status(target, &error))?;
@@ -135,6 +136,11 @@ fn check_kind(target: &Target, value: &mut Value) -> Result<(), Status> {
 
 /// 422 for errors in fields.
 pub fn invalid(target: &Target, name: &str, errors: &[FieldError]) -> Status {
+    invalid_kind(&target.resource().group_kind(), name, errors)
+}
+
+/// 422 for errors in fields of an object that is not of the target's kind.
+pub fn invalid_kind(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Status {
     let causes = errors
         .iter()
         .map(|error| Cause {
@@ -143,7 +149,7 @@ pub fn invalid(target: &Target, name: &str, errors: &[FieldError]) -> Status {
             field: error.field.clone(),
         })
         .collect();
-    Status::invalid(&target.resource().group_kind(), name, causes)
+    Status::invalid(kind, name, causes)
 }
 
 /// Checks the values of an object against its schema: custom resources only, built-in kinds check themselves.

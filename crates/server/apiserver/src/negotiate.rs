@@ -5,8 +5,11 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use serde_json::Value;
 use xebec_types::Status;
 
-/// Media types answers can have.
-pub const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+/// Media types of every object.
+pub const PLAIN: [&str; 2] = ["application/json", "application/yaml"];
+/// Media types of objects of built-in kinds.
+pub const ACCEPTED: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,7 +50,7 @@ impl Query {
         match self.get(key) {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax ({key})"))
+                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
             }),
         }
     }
@@ -125,7 +125,7 @@ impl ListOptions {
     /// 400 for what cannot be read, 422 for what cannot be combined.
     pub fn parse(query: &Query, target: &Target, namespace: &str, watch: bool) -> Result<Self, Status> {
         let labels = LabelSelector::parse(query.get("labelSelector"))
-            .map_err(|error| Status::bad_request(format!("unable to parse labelSelector: {error}")))?;
+            .map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = FieldSelector::parse(query.get("fieldSelector"))
             .map_err(|error| Status::bad_request(error.to_string()))?;
         check_fields(&fields, target)?;
@@ -190,7 +190,7 @@ impl ListOptions {
 /// 400 for a resourceVersion that is none.
 pub fn invalid_version(text: &str) -> Status {
     let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-    Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: {why}"))
+    Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {text:?}: {why}"))
 }
 
 fn invalid_options(text: &str) -> Status {

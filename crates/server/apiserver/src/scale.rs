@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use xebec_registry::{Scale, SubresourceName};
-use xebec_types::{Status, object};
+use xebec_types::{GroupKind, Status, object};
 
 use crate::api::{Api, Call};
 use crate::catalog::Target;
@@ -94,7 +94,8 @@ fn apply(target: &Target, old: &Value, scale: &Value, paths: &Scale) -> Result<V
     if replicas < 0 {
         let path = xebec_schema::Path::new("spec").child("replicas");
         let text = "must be greater than or equal to 0";
-        return Err(engine::invalid(target, name, &[xebec_schema::error::invalid(&path, replicas, text)]));
+        let error = xebec_schema::error::invalid(&path, replicas, text);
+        return Err(engine::invalid_kind(&GroupKind::new("autoscaling", "Scale"), name, &[error]));
     }
     let mut new = old.clone();
     let path = paths.spec_replicas.trim_start_matches('.');

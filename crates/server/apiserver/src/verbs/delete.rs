@@ -8,7 +8,7 @@ use serde_json::Value;
 use xebec_admission::Operation;
 use xebec_registry::{Deletion, SubresourceName};
 use xebec_store::{Precondition, StoreError};
-use xebec_types::{Status, StatusDetails, object, time};
+use xebec_types::{GroupResource, Status, StatusDetails, object, time};
 
 use super::get::object_reply;
 use crate::api::{Api, Call, cache_status, store_status};
@@ -120,7 +120,7 @@ impl DeleteOptions {
             None | Some("" | "Orphan" | "Background" | "Foreground") => Ok(()),
             Some(other) => {
                 let text = format!(
-                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"\""
+                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
                 );
                 wrong("propagationPolicy", "FieldValueNotSupported", &text)
             }
@@ -366,15 +366,19 @@ fn check_preconditions(
     options: &DeleteOptions,
 ) -> Result<(), Status> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
-    let differs = |what: &str, wanted: &Option<String>, found: &str| {
+    // Upstream names the kind here, not the resource.
+    let kind = GroupResource::new(&target.resource().group, target.kind());
+    let differs = |what: &str, fate: &str, wanted: &Option<String>, found: &str| {
         let wanted = wanted.as_deref().filter(|wanted| *wanted != found)?;
-        let why =
-            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
-        Some(Status::conflict(&target.group_resource(), entry.name(), &why))
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object \
+             might have been {fate}"
+        );
+        Some(Status::conflict(&kind, entry.name(), &why))
     };
     let revision = entry.revision.to_string();
-    match differs("UID", &wanted.uid, object::uid(old))
-        .or_else(|| differs("ResourceVersion", &wanted.resource_version, &revision))
+    match differs("UID", "deleted and then recreated", &wanted.uid, object::uid(old))
+        .or_else(|| differs("ResourceVersion", "modified", &wanted.resource_version, &revision))
     {
         Some(status) => Err(status),
         None => Ok(()),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use xebec_patch::PatchError;
 use xebec_registry::SubresourceName;
-use xebec_types::{Cause, Status, object};
+use xebec_types::{Status, StatusDetails, object};
 
 use super::get::{check_name, object_reply};
 use super::update::check_preconditions;
@@ -49,8 +49,8 @@ impl Patch {
                 "server-side apply (application/apply-patch+yaml) is not served yet; use kubectl apply \
                  --server-side=false",
             )),
-            _ if custom => Err(Status::unsupported_media_type(&[JSON, MERGE])),
-            _ => Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC])),
+            // Upstream's words.
+            _ => Err(Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")),
         }
     }
 
@@ -68,25 +68,20 @@ impl Patch {
             }
             Self::Strategic(patch) => xebec_patch::strategic_merge(&mut new, patch, &target.version().schema),
         }
-        .map_err(|error| patch_status(target, object::name(old), &error))?;
+        .map_err(|error| patch_status(&error))?;
         Ok(new)
     }
 }
 
-fn patch_status(target: &Target, name: &str, error: &PatchError) -> Status {
+fn patch_status(error: &PatchError) -> Status {
     match error {
         PatchError::Syntax(_) => Status::bad_request(error.to_string()),
         PatchError::TooManyOperations { .. } => Status::too_large(error.to_string()),
         _ => {
-            let cause = Cause {
-                reason: "FieldValueInvalid".into(),
-                message: error.to_string(),
-                field: "patch".into(),
-            };
-            let mut status = Status::invalid(&target.resource().group_kind(), name, vec![cause]);
-            status.message =
-                format!("the server rejected our request due to an error in our request: {error}");
-            status
+            tracing::debug!(%error, "a patch cannot be applied");
+            // Upstream says no more than that.
+            Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
+                .with_details(StatusDetails::default())
         }
     }
 }

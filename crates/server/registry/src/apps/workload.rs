@@ -59,8 +59,8 @@ pub(crate) fn validate_update(
         counters(new.get("status").unwrap_or(&Value::Null), status_counters, &mut errors);
         return errors;
     }
-    selector_unchanged(new, old, &mut errors);
     errors.extend(strategy.validate_create(cx, new));
+    selector_unchanged(new, old, &mut errors);
     errors
 }
 

@@ -102,9 +102,7 @@ impl ServiceStrategy {
             let family = families.get(i).map_or("", String::as_str);
             let Some(range) = self.ranges.iter().find(|r| r.family() == family) else { continue };
             if !range.contains_usable(ip) {
-                return Err(failed(format!(
-                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
-                )));
+                return Err(failed("the provided network does not match the current range".into()));
             }
             if !self.pools.addresses.reserve(ip) {
                 return Err(failed("provided IP is already allocated".into()));

@@ -80,7 +80,10 @@ fn addresses_are_taken_once_and_given_back() {
     resource.strategy.observed(Some(&first), None);
     assert!(create_with(&resource, wanted).is_ok());
     let outside = service(json!({"clusterIP": "10.97.0.1", "ports": [{"port": 53}]}));
-    assert!(create_with(&resource, outside).unwrap_err()[0].contains("valid range"), "outside of the range");
+    assert!(
+        create_with(&resource, outside).unwrap_err()[0].ends_with("does not match the current range"),
+        "outside of the range"
+    );
 }
 
 #[test]
