@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -22,6 +23,30 @@ fn namespaces_and_garbage() {
         foreground(&client).await.context("foreground deletion")?;
         orphan(&client).await.context("orphaning")?;
         node(&client).await.context("node")
+    });
+}
+
+#[test]
+fn aggregated_roles_show_what_they_allow() {
+    run(Options::default(), async |cluster| {
+        let roles: Api<ClusterRole> = Api::all(cluster.client());
+        let allows = |role: &ClusterRole, resource: &str| {
+            let mut resources = role.rules.iter().flatten().flat_map(|rule| rule.resources.iter().flatten());
+            resources.any(|known| known == resource)
+        };
+        wait_for(&roles, "admin", PATIENCE, "has the rules of view", |role| allows(role, "endpointslices"))
+            .await?;
+        let boats = json!({
+            "metadata": {
+                "name": "boats", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
+            },
+            "rules": [{"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["boats"]}],
+        });
+        create::<ClusterRole>(&roles, boats).await?;
+        wait_for(&roles, "admin", PATIENCE, "has the new rule", |role| allows(role, "boats")).await?;
+        roles.delete("boats", &DeleteParams::default()).await?;
+        wait_for(&roles, "admin", PATIENCE, "has lost it again", |role| !allows(role, "boats")).await?;
+        Ok(())
     });
 }
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use tokio::task::JoinSet;
@@ -38,6 +39,8 @@ pub struct Informers {
     pub root_ca: Informer<ConfigMap>,
     /// Nodes.
     pub nodes: Informer<Node>,
+    /// ClusterRoles.
+    pub cluster_roles: Informer<ClusterRole>,
     /// Leases of `kube-node-lease`.
     pub leases: Informer<Lease>,
     /// CustomResourceDefinitions, of which only the metadata is fetched.
@@ -78,6 +81,7 @@ impl Informers {
             service_accounts: Informer::new(),
             root_ca: Informer::new(),
             nodes: Informer::new(),
+            cluster_roles: Informer::new(),
             leases: Informer::new(),
             definitions: Informer::new(),
         }
@@ -99,6 +103,7 @@ impl Informers {
         let root_ca = plain().fields("metadata.name=kube-root-ca.crt");
         tasks.spawn(self.root_ca.run(Api::all(client.clone()), root_ca, t()));
         tasks.spawn(self.nodes.run(Api::all(client.clone()), plain(), t()));
+        tasks.spawn(self.cluster_roles.run(Api::all(client.clone()), plain(), t()));
         tasks.spawn(self.definitions.run(Api::all(client.clone()), plain(), t()));
         tasks.spawn(self.leases.run(Api::namespaced(client, "kube-node-lease"), plain(), t()));
         while tasks.join_next().await.is_some() {}
@@ -116,6 +121,7 @@ impl Informers {
             && self.service_accounts.synced().await
             && self.root_ca.synced().await
             && self.nodes.synced().await
+            && self.cluster_roles.synced().await
             && self.leases.synced().await
             && self.definitions.synced().await
     }

@@ -5,6 +5,7 @@
 //!
 //! Adding a controller is one folder and a few lines in [`Controllers::run`].
 
+mod clusterroles;
 mod deployment;
 mod endpoints;
 mod expectations;
@@ -94,6 +95,8 @@ impl Controllers {
         let (collector, queue, monitors) = gc::GarbageCollector::new(client("generic-garbage-collector"));
         tasks.set.spawn(monitors.run(token));
         tasks.controller((collector, queue), 5);
+        let c = client("clusterrole-aggregation-controller");
+        tasks.controller(clusterroles::Aggregation::new(c, &informers), 1);
         let c = client("pod-garbage-collector");
         tasks.controller(podgc::PodCollector::new(c, &informers, podgc::Limits::default()), 1);
         while tasks.set.join_next().await.is_some() {}

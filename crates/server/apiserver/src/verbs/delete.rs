@@ -120,7 +120,8 @@ impl DeleteOptions {
             None | Some("" | "Orphan" | "Background" | "Foreground") => Ok(()),
             Some(other) => {
                 let text = format!(
-                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \
+                     \"nil\""
                 );
                 wrong("propagationPolicy", "FieldValueNotSupported", &text)
             }

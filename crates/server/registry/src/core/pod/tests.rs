@@ -95,8 +95,8 @@ const REFUSED: &[Case] = &[
     (
         |s| s["containers"][0]["name"] = json!("A"),
         "spec.containers[0].name: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case \
-             alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or \
-             '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+             alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. \
+             'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
     ),
     (
         |s| s["containers"] = json!([{"name": "c", "image": "a"}, {"name": "c", "image": "a"}]),
