@@ -245,9 +245,13 @@ async fn terminal(cluster: &Cluster, kubectl: Kubectl) -> Result<()> {
     shell.write(&until_size("40 132", "later"))?;
     shell.until("the new size", |said| said.contains("size of later")).await?;
     // Ctrl-C goes to the command and not to kubectl.
-    shell.write("echo now \"waits\"; sleep 1000\n")?;
+    // It is a process of its own that tells, so that it has the terminal by then.
+    shell.write("sh -c 'echo now \"waits\"; exec sleep 1000'\n")?;
     shell.until("the command runs", |said| said.contains("now waits")).await?;
     shell.write("\u{3}")?;
+    // What is typed before the prompt is back may be thrown away with the line.
+    let prompt = |said: &str| said.rsplit_once("^C").is_some_and(|(_, after)| after.contains("# "));
+    shell.until("the prompt after Ctrl-C", prompt).await?;
     shell.write("echo still \"here\"\n")?;
     shell.until("the shell after Ctrl-C", |said| said.contains("still here")).await?;
     shell.write("exit 5\n")?;
