@@ -77,6 +77,9 @@ pub struct LinuxResources {
     pub pids_limit: Option<i64>,
     /// Huge page limits: page size (`2MB`) to bytes.
     pub hugepage_limits: BTreeMap<String, u64>,
+    /// Files of the unified hierarchy (cgroup v2) and what is written into them; without it they have no meaning.
+    #[serde(default)]
+    pub unified: BTreeMap<String, String>,
 }
 
 /// Everything needed to make a container.

@@ -54,6 +54,8 @@ pub fn container(container: &Container, qos: Qos, node_memory_bytes: u64) -> Lin
         // No swap beyond memory, as upstream's default (`NoSwap`).
         memory_swap_limit_bytes: memory,
         oom_score_adj: Some(oom_score_adj(qos, request_bytes, node_memory_bytes)),
+        // As upstream without `singleProcessOOMKill`: what is out of memory ends as a whole.
+        unified: [("memory.oom.group".to_owned(), "1".to_owned())].into(),
         ..LinuxResources::default()
     };
     let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());

@@ -44,6 +44,10 @@ pub fn apply(cgroups: &Cgroups, group: &str, resources: &LinuxResources) -> Resu
         let suffix = if hierarchy.v2 { "max" } else { "limit_in_bytes" };
         write(&path.join(format!("hugetlb.{size}.{suffix}")), &bytes.to_string())?;
     }
+    if let Some(unified) = cgroups.hierarchies.iter().find(|h| h.v2) {
+        let path = cgroups.path(unified, group);
+        resources.unified.iter().try_for_each(|(file, value)| write_if_there(&path.join(file), value))?;
+    }
     Ok(())
 }
 
@@ -103,13 +107,53 @@ fn memory(hierarchy: &Hierarchy, path: &Path, resources: &LinuxResources) -> Res
     Ok(())
 }
 
-/// Kernels without swap accounting lack the file; there is no swap to limit then.
+/// Kernels without swap accounting lack its file, and hybrid systems those of controllers that live elsewhere.
 fn write_if_there(path: &Path, value: &str) -> Result<(), CgroupError> {
     if path.exists() { write(path, value) } else { Ok(()) }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unified_hierarchy_has_files_of_its_own() {
+        let mount = tempfile::tempdir().unwrap();
+        let group = mount.path().join("root/group");
+        std::fs::create_dir_all(&group).unwrap();
+        let wanted = [
+            ("cpu.weight", "39"),
+            ("cpu.max", "25000 100000"),
+            ("memory.max", "1048576"),
+            ("memory.swap.max", "0"),
+            ("memory.oom.group", "1"),
+            ("pids.max", "max"),
+            ("cpuset.cpus", "0-1"),
+        ];
+        wanted.iter().for_each(|(file, _)| std::fs::write(group.join(file), "").unwrap());
+        let controllers = ["cpu", "cpuset", "memory", "pids"].map(str::to_owned).to_vec();
+        let unified = Hierarchy { name: "v2".into(), mount: mount.path().into(), controllers, v2: true };
+        let cgroups = Cgroups { hierarchies: vec![unified], root: "root".into() };
+        let resources = LinuxResources {
+            cpu_shares: Some(1024),
+            cpu_quota_us: Some(25_000),
+            memory_limit_bytes: Some(1 << 20),
+            memory_swap_limit_bytes: Some(1 << 20),
+            pids_limit: Some(-1),
+            cpuset_cpus: Some("0-1".into()),
+            unified: [("memory.oom.group", "1"), ("not.there", "1")]
+                .map(|(f, v)| (f.into(), v.into()))
+                .into(),
+            ..LinuxResources::default()
+        };
+        apply(&cgroups, "group", &resources).unwrap();
+        for (file, value) in wanted {
+            assert_eq!(std::fs::read_to_string(group.join(file)).unwrap(), value, "{file}");
+        }
+        assert!(!group.join("not.there").exists());
+    }
+
     #[test]
     fn shares_to_weight() {
         for (shares, weight) in [(2, 1), (1024, 39), (262_144, 10_000), (1, 1)] {

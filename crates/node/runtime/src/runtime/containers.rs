@@ -231,4 +231,5 @@ fn merge(into: &mut LinuxResources, from: &LinuxResources) {
     set(&mut into.cpuset_mems, &from.cpuset_mems);
     set(&mut into.pids_limit, &from.pids_limit);
     into.hugepage_limits.extend(from.hugepage_limits.clone());
+    into.unified.extend(from.unified.clone());
 }
