@@ -1,5 +1,6 @@
 //! The loop: decide, and let small tasks carry the decisions out.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use xebec_lifecycle::{Readiness, ReadyHandle};
-use xebec_reconcile::{Change, Informer, Recorder};
+use xebec_reconcile::{Change, Informer, Key, Recorder};
 
 use crate::pod::PodInfo;
 use crate::state::{SCHEDULER_NAME, State, Step};
@@ -52,6 +53,26 @@ impl Informers {
 struct Shared {
     state: Mutex<State>,
     wake: Notify,
+    untold: Untold,
+}
+
+/// Pods that fit nowhere, and why. Of each pod only the newest word waits to be told, however often it is tried.
+#[derive(Default)]
+struct Untold(Mutex<HashMap<Key, (Arc<PodInfo>, String)>>);
+
+impl Untold {
+    fn pods(&self) -> MutexGuard<'_, HashMap<Key, (Arc<PodInfo>, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the pod was not waiting yet.
+    fn put(&self, pod: Arc<PodInfo>, message: String) -> bool {
+        self.pods().insert(pod.key.clone(), (pod, message)).is_none()
+    }
+
+    fn take(&self, key: &Key) -> Option<(Arc<PodInfo>, String)> {
+        self.pods().remove(key)
+    }
 }
 
 impl Shared {
@@ -121,8 +142,13 @@ impl Scheduler {
             let step = self.shared.state().step(Instant::now());
             match step {
                 Step::Bind(pod, node) => drop(tasks.spawn(executor.clone().bind(pod, node, permit))),
-                // Whoever tells ends after this loop.
-                Step::Tell(pod, message) => drop(tell.send((pod, message))),
+                Step::Tell(pod, message) => {
+                    let key = pod.key.clone();
+                    if self.shared.untold.put(pod, message) {
+                        // Whoever tells ends after this loop.
+                        drop(tell.send(key));
+                    }
+                }
                 Step::Wait(until) => {
                     drop(permit);
                     if token.run_until_cancelled(self.wait(until)).await.is_none() {
@@ -143,9 +169,6 @@ impl Scheduler {
         }
     }
 }
-
-/// A pod that fits nowhere, and why.
-type Untold = (Arc<PodInfo>, String);
 
 /// Writes decisions.
 #[derive(Clone)]
@@ -179,8 +202,9 @@ impl Executor {
 
     /// Tells of pods that fit nowhere, one after the other: however many there are, they take the API server's time
     /// from nobody. Those that have found a node meanwhile, or are gone, are left out.
-    async fn tell_all(self, mut untold: mpsc::UnboundedReceiver<Untold>, token: CancellationToken) {
-        while let Some(Some((pod, message))) = token.run_until_cancelled(untold.recv()).await {
+    async fn tell_all(self, mut untold: mpsc::UnboundedReceiver<Key>, token: CancellationToken) {
+        while let Some(Some(key)) = token.run_until_cancelled(untold.recv()).await {
+            let Some((pod, message)) = self.shared.untold.take(&key) else { continue };
             let waits = self.shared.state().pending.waits(&pod);
             if waits {
                 self.report(&pod, "Unschedulable", message).await;

@@ -95,6 +95,16 @@ async fn pods_that_fit_nowhere_get_a_condition_and_an_event() {
     assert_eq!(all[1].2["type"], "Warning");
 }
 
+#[test]
+fn of_a_pod_only_the_newest_word_waits() {
+    let untold = Untold::default();
+    let one = pod("p", json!({}));
+    assert!(untold.put(one.clone(), "first".into()), "it must be told");
+    assert!(!untold.put(one.clone(), "second".into()), "it waits already");
+    assert_eq!(untold.take(&one.key).map(|(_, message)| message).as_deref(), Some("second"));
+    assert!(untold.take(&one.key).is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn failed_bindings_are_told_and_tried_again() {
     let nodes = [node("n1", json!({}), json!({}))];
