@@ -126,34 +126,16 @@ fn event(source: &Source, note: &Note, counted: &Counted, namespace: &str, now: 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::convert::Infallible;
-
-    use http::{Method, Request, Response};
-    use kube::client::Body;
-    use serde_json::Value;
+    use xebec_fakeapi::{Asked, Requests};
 
     use super::*;
 
-    type Asked = (Method, String, Value);
-
     /// A client whose requests come out of the channel; a patch finds its event if `stored`.
-    fn client(stored: bool) -> (Client, mpsc::UnboundedReceiver<Asked>) {
-        let (tx, rx) = mpsc::unbounded_channel();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let tx = tx.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body: Value = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap();
-                let (status, answer) = match stored || parts.method != Method::PATCH {
-                    true => (200, json!({"metadata": {}, "involvedObject": {}})),
-                    false => (404, json!({"kind": "Status", "status": "Failure", "code": 404})),
-                };
-                let _ = tx.send((parts.method, parts.uri.path().to_owned(), body));
-                let answer = Body::from(answer.to_string().into_bytes());
-                Ok::<_, Infallible>(Response::builder().status(status).body(answer).unwrap())
-            }
-        });
-        (Client::new(service, "default"), rx)
+    fn client(stored: bool) -> (Client, Requests) {
+        xebec_fakeapi::client(move |asked| match stored || asked.method != "PATCH" {
+            true => (200, json!({"metadata": {}, "involvedObject": {}})),
+            false => (404, xebec_fakeapi::not_found()),
+        })
     }
 
     fn note(namespace: Option<&str>) -> Note {
@@ -187,27 +169,27 @@ mod tests {
     #[tokio::test]
     async fn repetitions_raise_the_count() {
         let asked = asked(true, true, Some("ns"), 2).await;
-        let (method, path, event) = &asked[0];
-        assert_eq!((method, path.as_str()), (&Method::POST, "/api/v1/namespaces/ns/events"));
+        let Asked { method, path, body: event } = &asked[0];
+        assert_eq!((method.as_str(), path.as_str()), ("POST", "/api/v1/namespaces/ns/events"));
         assert_eq!((&event["type"], &event["count"]), (&json!("Warning"), &json!(1)));
         assert_eq!(event["source"], json!({"component": "kubelet", "host": "n1"}));
         assert_eq!(
             (&event["reportingComponent"], &event["reportingInstance"]),
             (&json!("kubelet"), &json!("n1"))
         );
-        let (method, path, patch) = &asked[1];
+        let Asked { method, path, body: patch } = &asked[1];
         let name = event["metadata"]["name"].as_str().unwrap();
-        assert_eq!((method, path), (&Method::PATCH, &format!("/api/v1/namespaces/ns/events/{name}")));
+        assert_eq!((method.as_str(), path), ("PATCH", &format!("/api/v1/namespaces/ns/events/{name}")));
         assert_eq!(patch["count"], 2);
     }
 
     #[tokio::test]
     async fn an_event_that_is_gone_is_made_anew_with_its_count() {
         let asked = asked(false, true, None, 2).await;
-        let methods: Vec<&Method> = asked.iter().map(|(method, ..)| method).collect();
-        assert_eq!(methods, [Method::POST, Method::PATCH, Method::POST]);
-        assert_eq!(asked[2].2["count"], 2);
-        assert_eq!(asked[2].1, "/api/v1/namespaces/default/events", "the object has no namespace");
+        let methods: Vec<&str> = asked.iter().map(|asked| asked.method.as_str()).collect();
+        assert_eq!(methods, ["POST", "PATCH", "POST"]);
+        assert_eq!(asked[2].body["count"], 2);
+        assert_eq!(asked[2].path, "/api/v1/namespaces/default/events", "the object has no namespace");
     }
 
     #[tokio::test]

@@ -109,6 +109,12 @@ impl Status {
         Self::conflict(resource, name, why)
     }
 
+    /// 409 for a write that was meant for an object of another uid, in upstream's words.
+    pub fn other_uid(resource: &GroupResource, name: &str, wanted: &str, found: &str) -> Self {
+        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
+        Self::conflict(resource, name, &why)
+    }
+
     /// 422 for an object with errors in its fields.
     pub fn invalid(kind: &GroupKind, name: &str, causes: Vec<Cause>) -> Self {
         let text = match causes.as_slice() {

@@ -71,24 +71,16 @@ impl Resources {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::convert::Infallible;
-
-    use http::{Request, Response};
-    use kube::client::Body;
-    use serde_json::{Value, json};
+    use serde_json::json;
+    use xebec_fakeapi::Requests;
 
     use super::*;
 
-    /// A server with pods and nothing else, and how often it was asked for groups.
-    fn server() -> (Client, Arc<AtomicU64>) {
-        let asked = Arc::new(AtomicU64::new(0));
-        let count = asked.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let answer: Value = match request.uri().path() {
-                "/apis" => {
-                    count.fetch_add(1, Ordering::Relaxed);
-                    json!({"kind": "APIGroupList", "groups": []})
-                }
+    /// A server with pods and nothing else.
+    fn server() -> (Client, Requests) {
+        xebec_fakeapi::client(|asked| {
+            let answer = match asked.path.as_str() {
+                "/apis" => json!({"kind": "APIGroupList", "groups": []}),
                 "/api" => {
                     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
                 }
@@ -96,10 +88,13 @@ mod tests {
                     {"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": ["list"]}
                 ]}),
             };
-            let answer = Response::new(Body::from(answer.to_string().into_bytes()));
-            async move { Ok::<_, Infallible>(answer) }
-        });
-        (Client::new(service, "default"), asked)
+            (200, answer)
+        })
+    }
+
+    /// How often the server was asked for its groups since the last call.
+    fn asked_for_groups(asked: &mut Requests) -> usize {
+        std::iter::from_fn(|| asked.try_recv().ok()).filter(|asked| asked.path == "/apis").count()
     }
 
     fn definition(version: &str) -> Arc<Definition> {
@@ -109,22 +104,22 @@ mod tests {
 
     #[tokio::test]
     async fn discovery_is_asked_after_changes_only() {
-        let (client, asked) = server();
+        let (client, mut asked) = server();
         let definitions = Informer::<Definition>::new();
         let resources = Resources::new(client, &definitions);
         let first = resources.offered().await.unwrap();
         assert_eq!(first.resources[0].0.plural, "pods");
         resources.offered().await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(asked_for_groups(&mut asked), 1);
 
         definitions.apply(definition("1"));
         assert!(!resources.is_current(&first));
         let second = resources.offered().await.unwrap();
         assert!(resources.is_current(&second));
-        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert_eq!(asked_for_groups(&mut asked), 1);
 
         resources.forget();
         resources.offered().await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        assert_eq!(asked_for_groups(&mut asked), 1);
     }
 }

@@ -1,43 +1,19 @@
 //! The loop against a client that records what is written.
 #![allow(clippy::unwrap_used)]
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use http::{Request, Response};
-use kube::client::Body;
-use tokio::sync::mpsc;
+use xebec_fakeapi::{Asked, Requests};
 
 use super::*;
 use crate::testing::{node, pod};
 
-/// A written request: method, path and body.
-type Written = (String, String, Value);
-
 /// A client whose writes come out of the channel; `code` answers bindings.
-fn client(code: u16) -> (Client, mpsc::UnboundedReceiver<Written>) {
-    let (tx, rx) = mpsc::unbounded_channel();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let tx = tx.clone();
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect_bytes().await.unwrap();
-            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let path = parts.uri.path().to_owned();
-            let binding = path.ends_with("/binding");
-            let answer = if binding {
-                json!({"kind": "Status", "status": "", "code": code, "message": "no", "reason": ""})
-            } else {
-                json!({"metadata": {"name": "x"}, "involvedObject": {}, "spec": {"containers": []}})
-            };
-            let status = if binding { code } else { 200 };
-            let _ = tx.send((parts.method.to_string(), path, body));
-            Ok::<_, Infallible>(
-                Response::builder().status(status).body(Body::from(answer.to_string().into_bytes())).unwrap(),
-            )
-        }
-    });
-    (Client::new(service, "default"), rx)
+fn client(code: u16) -> (Client, Requests) {
+    xebec_fakeapi::client(move |asked| match asked.path.ends_with("/binding") {
+        true => (code, json!({"kind": "Status", "status": "", "code": code, "message": "no", "reason": ""})),
+        false => (200, json!({"metadata": {"name": "x"}, "involvedObject": {}, "spec": {"containers": []}})),
+    })
 }
 
 fn informers() -> Informers {
@@ -51,7 +27,7 @@ fn informers() -> Informers {
 }
 
 /// Runs a scheduler over these objects and returns the first `count` writes.
-async fn writes(code: u16, nodes: &[Arc<Node>], pods: &[Arc<PodInfo>], count: usize) -> Vec<Written> {
+async fn writes(code: u16, nodes: &[Arc<Node>], pods: &[Arc<PodInfo>], count: usize) -> Vec<Asked> {
     let (client, mut written) = client(code);
     let informers = informers();
     let scheduler = Scheduler::new(client, informers.clone());
@@ -75,24 +51,24 @@ async fn writes(code: u16, nodes: &[Arc<Node>], pods: &[Arc<PodInfo>], count: us
 async fn pods_are_bound_and_told() {
     let nodes = [node("n1", json!({}), json!({}))];
     let all = writes(201, &nodes, &[pod("p", json!({}))], 2).await;
-    let (method, path, body) = &all[0];
+    let Asked { method, path, body } = &all[0];
     assert_eq!((method.as_str(), path.as_str()), ("POST", "/api/v1/namespaces/default/pods/p/binding"));
     assert_eq!(body["target"]["name"], "n1");
     assert_eq!(body["metadata"]["uid"], "uid-p");
-    assert_eq!(all[1].2["reason"], "Scheduled");
-    assert_eq!(all[1].2["message"], "Successfully assigned default/p to n1");
+    assert_eq!(all[1].body["reason"], "Scheduled");
+    assert_eq!(all[1].body["message"], "Successfully assigned default/p to n1");
 }
 
 #[tokio::test]
 async fn pods_that_fit_nowhere_get_a_condition_and_an_event() {
     let nodes = [node("n1", json!({}), json!({"unschedulable": true}))];
     let all = writes(201, &nodes, &[pod("p", json!({}))], 2).await;
-    assert_eq!(all[0].1, "/api/v1/namespaces/default/pods/p/status");
-    let condition = &all[0].2["status"]["conditions"][0];
+    assert_eq!(all[0].path, "/api/v1/namespaces/default/pods/p/status");
+    let condition = &all[0].body["status"]["conditions"][0];
     assert_eq!(condition["reason"], "Unschedulable");
     assert_eq!(condition["message"], "0/1 nodes are available: 1 node(s) were unschedulable.");
-    assert_eq!(all[1].2["reason"], "FailedScheduling");
-    assert_eq!(all[1].2["type"], "Warning");
+    assert_eq!(all[1].body["reason"], "FailedScheduling");
+    assert_eq!(all[1].body["type"], "Warning");
 }
 
 #[test]
@@ -109,9 +85,9 @@ fn of_a_pod_only_the_newest_word_waits() {
 async fn failed_bindings_are_told_and_tried_again() {
     let nodes = [node("n1", json!({}), json!({}))];
     let all = writes(500, &nodes, &[pod("p", json!({}))], 4).await;
-    assert!(all[0].1.ends_with("/binding"));
-    assert!(all[1..].iter().any(|w| w.1.ends_with("/binding")), "{all:?}");
-    assert!(all.iter().any(|w| w.2["status"]["conditions"][0]["reason"] == "SchedulerError"));
+    assert!(all[0].path.ends_with("/binding"));
+    assert!(all[1..].iter().any(|w| w.path.ends_with("/binding")), "{all:?}");
+    assert!(all.iter().any(|w| w.body["status"]["conditions"][0]["reason"] == "SchedulerError"));
 }
 
 #[tokio::test]

@@ -155,8 +155,7 @@ pub fn validate(resource: &Resource, value: &Value) -> Vec<FieldError> {
         errors.extend(broken.into_iter().map(|rule| invalid(&path.child("namespace"), namespace, rule)));
     }
     errors.extend(validate_maps(value, &path));
-    let core = resource.group != "apiextensions.k8s.io" && resource.versions.iter().any(|v| v.schema.typed);
-    errors.extend(validate_lists(value, &path, core));
+    errors.extend(validate_lists(value, &path, resource.strategy.standard_finalizers_only()));
     errors
 }
 
@@ -181,18 +180,18 @@ fn validate_maps(value: &Value, path: &Path) -> Vec<FieldError> {
     errors
 }
 
-/// The finalizers that need no domain, in objects of built-in kinds.
+/// The finalizers that need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
 
-/// `core` says whether finalizers without a domain must be standard ones.
-fn validate_lists(value: &Value, path: &Path, core: bool) -> Vec<FieldError> {
+/// `standard_only` says whether finalizers without a domain must be standard ones.
+fn validate_lists(value: &Value, path: &Path, standard_only: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let at = path.child("finalizers");
     let finalizers = object::finalizers(value);
     for (i, finalizer) in finalizers.iter().enumerate() {
         errors
             .extend(names::qualified_name(finalizer).into_iter().map(|rule| invalid(&at, *finalizer, rule)));
-        if core && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(finalizer) {
+        if standard_only && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(finalizer) {
             let text = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(invalid(&at.index(i), *finalizer, text));
         }

@@ -93,8 +93,7 @@ fn check_bindable(target: &Target, name: &str, pod: &Value, uid: &str) -> Result
     let gated =
         object::at(pod, "spec.schedulingGates").and_then(Value::as_array).is_some_and(|g| !g.is_empty());
     if !uid.is_empty() && uid != object::uid(pod) {
-        let found = object::uid(pod);
-        conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"))
+        Err(Status::other_uid(&target.group_resource(), name, uid, object::uid(pod)))
     } else if object::deletion_timestamp(pod).is_some() {
         conflict(&format!("pod {name} is being deleted, cannot be assigned to a host"))
     } else if !bound.is_empty() {

@@ -1,50 +1,28 @@
 //! The collector against a client that records what it is asked.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Request, Response};
-use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use xebec_fakeapi::{Asked, Requests};
 
 use super::*;
 use crate::pods::tests::pod;
-
-/// A request: method, path and body.
-type Asked = (String, String, Value);
 
 const POD: &str = "/api/v1/namespaces/default/pods/p";
 const NODE: &str = "/api/v1/nodes/n1";
 
 /// A client whose requests come out of the channel; `node` says whether a live read finds the node.
-fn client(node: bool) -> (Client, mpsc::UnboundedReceiver<Asked>) {
-    let (tx, rx) = mpsc::unbounded_channel();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let tx = tx.clone();
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect_bytes().await.unwrap();
-            let path = parts.uri.path().to_owned();
-            let found = node || path != NODE;
-            let answer = match found {
-                true => json!({"metadata": {"name": "x"}, "spec": {"containers": []}}),
-                false => json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"}),
-            };
-            let body = serde_json::from_slice(&body).unwrap_or_default();
-            let _ = tx.send((parts.method.to_string(), path, body));
-            let answer = Body::from(answer.to_string().into_bytes());
-            let status = if found { 200 } else { 404 };
-            Ok::<_, Infallible>(Response::builder().status(status).body(answer).unwrap())
-        }
-    });
-    (Client::new(service, "default"), rx)
+fn client(node: bool) -> (Client, Requests) {
+    xebec_fakeapi::client(move |asked| match node || asked.path != NODE {
+        true => (200, json!({"metadata": {"name": "x"}, "spec": {"containers": []}})),
+        false => (404, xebec_fakeapi::not_found()),
+    })
 }
 
 /// A running collector, its informers and what it asks for. It ends with the runtime of the test.
-fn collector(node: bool, limits: Limits) -> (Informers, mpsc::UnboundedReceiver<Asked>) {
+fn collector(node: bool, limits: Limits) -> (Informers, Requests) {
     let (client, asked) = client(node);
     let informers = Informers::new();
     let (collector, queue) = PodCollector::new(client, &informers, limits);
@@ -67,14 +45,14 @@ fn deleted(mut pod: Pod) -> Pod {
     pod
 }
 
-async fn nothing_more(asked: &mut mpsc::UnboundedReceiver<Asked>) {
+async fn nothing_more(asked: &mut Requests) {
     let more = tokio::time::timeout(Duration::from_secs(3600), asked.recv()).await;
     assert!(more.is_err(), "{more:?}");
 }
 
 /// The next request, by method and path, and its body.
-async fn next(asked: &mut mpsc::UnboundedReceiver<Asked>, method: &str, path: &str) -> Value {
-    let (is, at, body) = asked.recv().await.unwrap();
+async fn next(asked: &mut Requests, method: &str, path: &str) -> Value {
+    let Asked { method: is, path: at, body } = asked.recv().await.unwrap();
     assert_eq!((is.as_str(), at.as_str()), (method, path), "{body}");
     body
 }

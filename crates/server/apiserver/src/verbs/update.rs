@@ -69,8 +69,7 @@ pub(super) fn check_preconditions(
     let resource = target.group_resource();
     let (uid, stored) = (object::uid(new), object::uid(old));
     if !uid.is_empty() && uid != stored {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
-        return Err(Status::conflict(&resource, name, &why));
+        return Err(Status::other_uid(&resource, name, uid, stored));
     }
     match object::meta_str(new, "resourceVersion") {
         "" | "0" if target.resource().strategy.unconditional_update() => Ok(()),

@@ -79,6 +79,10 @@ impl Strategy for CrdStrategy {
         false
     }
 
+    fn standard_finalizers_only(&self) -> bool {
+        false
+    }
+
     fn has_generation(&self) -> bool {
         true
     }

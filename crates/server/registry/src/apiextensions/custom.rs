@@ -164,11 +164,11 @@ impl Strategy for CustomStrategy {
         }
     }
 
-    fn create_on_update(&self) -> bool {
+    fn unconditional_update(&self) -> bool {
         false
     }
 
-    fn unconditional_update(&self) -> bool {
+    fn standard_finalizers_only(&self) -> bool {
         false
     }
 
