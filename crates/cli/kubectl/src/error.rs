@@ -73,10 +73,49 @@ impl Error {
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self::Server { status, doing: None },
+            kube::Error::Api(mut status) => {
+                if status.reason == NOT_A_STATUS {
+                    in_words(&mut status);
+                }
+                Self::Server { status, doing: None }
+            }
             other => Self::Transport(other),
         }
     }
+}
+
+/// Reason that the client gives an answer that is no `Status`.
+const NOT_A_STATUS: &str = "Failed to parse error data";
+
+/// Says with the words of upstream's client what an answer without a `Status`, as of a path that no server knows or of
+/// a proxy, means by its code.
+fn in_words(status: &mut Status) {
+    let (reason, message) = match status.code {
+        400 => ("BadRequest", "the server rejected our request for an unknown reason"),
+        401 => ("Unauthorized", "the server has asked for the client to provide credentials"),
+        403 => ("Forbidden", status.message.as_str()),
+        404 => ("NotFound", "the server could not find the requested resource"),
+        405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource"),
+        429 => (
+            "TooManyRequests",
+            "the server has received too many requests and has asked us to try again later",
+        ),
+        503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+        504 => (
+            "Timeout",
+            "the server was unable to return a response in the time allotted, but may still be processing the request",
+        ),
+        code => {
+            let reason = if code >= 500 { "InternalError" } else { "" };
+            let text = format!(
+                "an error on the server ({:?}) has prevented the request from succeeding",
+                status.message
+            );
+            (status.reason, status.message) = (reason.into(), text);
+            return;
+        }
+    };
+    (status.message, status.reason) = (message.to_owned(), reason.into());
 }
 
 fn server_text(status: &Status, doing: Option<&str>) -> String {
@@ -136,4 +175,29 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(code: u16, body: &str) -> Error {
+        kube::Error::Api(Status::failure(body, NOT_A_STATUS).with_code(code).boxed()).into()
+    }
+
+    #[test]
+    fn answers_without_a_status_are_put_in_words() {
+        let error = told(404, "404 page not found");
+        assert!(error.is_not_found());
+        assert_eq!(
+            error.to_string(),
+            "Error from server (NotFound): the server could not find the requested resource"
+        );
+        assert_eq!(
+            told(502, "bad gateway").to_string(),
+            "Error from server (InternalError): an error on the server (\"bad gateway\") has prevented the request \
+             from succeeding"
+        );
+        assert_eq!(told(403, "not you").to_string(), "Error from server (Forbidden): not you");
+    }
 }

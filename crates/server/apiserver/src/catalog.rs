@@ -119,6 +119,11 @@ impl Snapshot {
         self.by_name.get(name).map(|index| &self.resources[*index])
     }
 
+    /// Whether any resource is of this group.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.resources.iter().any(|served| served.resource.group == group)
+    }
+
     /// Whether any resource serves this version of a group.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
         self.resources

@@ -126,12 +126,14 @@ impl Server {
         let body = wire::request(&parts.method, &info, &mut parts.headers, read(body).await?)?;
         let upgrade = Mutex::new(parts.extensions.remove::<OnUpgrade>());
         let call = Call { info, query, headers: parts.headers, user, body, now, upgrade };
-        if call.info.is_resource {
-            return self.api.dispatch(&call, &parts.method).await;
-        }
-        match parts.method {
+        let reply = match parts.method {
+            method if call.info.is_resource => self.api.dispatch(&call, &method).await,
             Method::GET | Method::HEAD => paths::answer(self, &call),
             _ => Err(Status::method_not_allowed()),
+        };
+        match reply {
+            Err(status) if status == Status::no_such_resource() => paths::nowhere(self, &call.info.path),
+            reply => reply,
         }
     }
 

@@ -29,6 +29,18 @@ pub fn answer(server: &Arc<Server>, call: &Call) -> Reply {
     }
 }
 
+/// What a request for nothing that exists is told: a `Status` below what the server knows, and elsewhere, as upstream,
+/// the text that no part of the server claimed the path.
+pub fn nowhere(server: &Server, path: &str) -> Reply {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let known = match segments.next() {
+        Some("api" | "version") => true,
+        Some("apis") => segments.next().is_none_or(|group| server.api.catalog.snapshot().has_group(group)),
+        _ => false,
+    };
+    if known { Err(Status::no_such_resource()) } else { Ok(reply::text(404, "404 page not found\n")) }
+}
+
 /// What `kubectl version` shows.
 pub fn version() -> Value {
     json!({

@@ -297,3 +297,23 @@ async fn nobody_gives_what_they_do_not_have() {
             .contains("attempting to grant RBAC permissions not currently held")
     );
 }
+
+#[tokio::test]
+async fn paths_that_lead_nowhere_are_told_as_upstream_does() {
+    let server = TestServer::start().await;
+    for path in ["/nosuch", "/apis/no.such/v1/things", "/apis/no.such", "/healthz/nosuch", "/logs"] {
+        let (code, text) = server.get(path).await;
+        assert_eq!((code.as_u16(), &text), (404, &json!("404 page not found\n")), "{path}");
+    }
+    for path in [
+        "/apis/apps/v9/deployments",
+        "/apis/apps/v1/nosuch",
+        "/api/v2",
+        "/api/v1/pods/x/nosuch",
+        "/version/x",
+    ] {
+        let (code, status) = server.get(path).await;
+        let text = "the server could not find the requested resource";
+        assert_eq!((code.as_u16(), &status["message"]), (404, &json!(text)), "{path}");
+    }
+}
