@@ -71,9 +71,13 @@ fn cpu(hierarchy: &Hierarchy, path: &Path, resources: &LinuxResources) -> Result
     }
 }
 
-/// Shares 2–262144 to weight 1–10000: the linear map of KEP-2254.
+/// Shares 2–262144 to weight 1–10000, and one default, 1024, to the other, 100: not the linear map of KEP-2254 any
+/// more, but the quadratic one that replaced it (runc 1.3.2, crun 1.23).
 pub fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    // A rounding error must not lift a whole number to the next.
+    (10_f64.powf(exponent) - 1e-6).ceil() as u64
 }
 
 fn memory(hierarchy: &Hierarchy, path: &Path, resources: &LinuxResources) -> Result<(), CgroupError> {
@@ -123,7 +127,7 @@ mod tests {
         let group = mount.path().join("root/group");
         std::fs::create_dir_all(&group).unwrap();
         let wanted = [
-            ("cpu.weight", "39"),
+            ("cpu.weight", "100"),
             ("cpu.max", "25000 100000"),
             ("memory.max", "1048576"),
             ("memory.swap.max", "0"),
@@ -156,8 +160,9 @@ mod tests {
 
     #[test]
     fn shares_to_weight() {
-        for (shares, weight) in [(2, 1), (1024, 39), (262_144, 10_000), (1, 1)] {
-            assert_eq!(super::weight(shares), weight);
+        let wanted = [(1, 1), (2, 1), (102, 17), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000)];
+        for (shares, weight) in wanted.into_iter().chain([(u64::MAX, 10_000)]) {
+            assert_eq!(super::weight(shares), weight, "{shares}");
         }
     }
 }
