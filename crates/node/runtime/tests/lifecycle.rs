@@ -90,6 +90,35 @@ async fn host_and_shared_process_namespaces() {
     bed.runtime.remove_pod_sandbox(&shared).await.unwrap();
 }
 
+/// A container with power over its own control groups divides them, as systemd and Docker in a pod do. On cgroup v2 no
+/// process may be in a group that has given its controllers to those below.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_divide_their_control_groups() {
+    let bed = bed().await;
+    let shared = bed.sandbox_with("divided", |c| c.namespaces.pid = NamespaceMode::Pod).await;
+    let divide = "cd /sys/fs/cgroup; v2=.; groups=.; if [ -d unified ]; then v2=unified; groups=*; fi; \
+                  for g in $groups; do mkdir $g/own; for f in cpuset.cpus cpuset.mems; do \
+                  if [ -e $g/own/$f ]; then cat $g/$f >$g/own/$f; fi; done; echo 0 >$g/own/cgroup.procs; done; \
+                  for c in $(cat $v2/cgroup.controllers); do echo +$c >$v2/cgroup.subtree_control; done; \
+                  echo divided; sleep 1000 & sleep 2000";
+    let id = bed.start_with(&shared, "main", divide, |c| c.security.privileged = true).await;
+    let log = bed.runtime.container_status(&id).await.unwrap().log_path;
+    bed.until(|| async { std::fs::read_to_string(&log).unwrap().contains("divided").then_some(()) }).await;
+    let group = text(&bed.exec(&id, "grep ^0: /proc/self/cgroup").await);
+    assert!(group.ends_with("/own\n"), "{group}");
+
+    let other = bed.start(&shared, "other", SLEEP).await;
+    let running = async |what: &str| text(&bed.exec(&other, "ps -o args").await).contains(what);
+    let forever = ["sh", "-c", "sleep 3000 & sleep 4000"].map(str::to_owned);
+    let error = bed.runtime.exec_sync(&id, &forever, Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(error, CriError::Timeout { .. }), "{error}");
+    bed.until(|| async { (!running("sleep 3000").await).then_some(()) }).await;
+    assert!(running("sleep 2000").await);
+    bed.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+    bed.until(|| async { (!running("sleep 2000").await).then_some(()) }).await;
+    bed.runtime.remove_pod_sandbox(&shared).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exec_in_all_its_forms() {
     let bed = bed().await;

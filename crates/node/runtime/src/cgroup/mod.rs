@@ -8,7 +8,7 @@ mod limits;
 mod tree;
 mod usage;
 
-pub use tree::{kill, oom_kills, processes};
+pub use tree::{all_processes, kill, oom_kills, unified_group_of};
 
 use std::io;
 use std::path::{Path, PathBuf};

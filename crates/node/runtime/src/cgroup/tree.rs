@@ -88,8 +88,28 @@ fn inherit_cpuset(path: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// Processes in a group and below.
+pub fn all_processes(path: &Path) -> Vec<i32> {
+    let mut found = processes(path);
+    found.extend(children(path).iter().flat_map(|child| all_processes(child)));
+    found
+}
+
+/// The v2 group below `group` that a process is in, if it is below.
+pub fn unified_group_of(pid: i32, group: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    below(group, text.lines().find_map(|line| line.strip_prefix("0::"))?)
+}
+
+/// Where `group` is mounted and how it is called in `/proc` differ in what comes first: its own name, an id, is in both.
+fn below(group: &Path, shown: &str) -> Option<PathBuf> {
+    let name = group.file_name()?.to_str()?;
+    let (_, rest) = shown.split_once(&format!("/{name}/"))?;
+    Some(group.join(rest))
+}
+
 /// Processes in a group, not below it.
-pub fn processes(path: &Path) -> Vec<i32> {
+fn processes(path: &Path) -> Vec<i32> {
     let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
@@ -156,4 +176,18 @@ fn children(path: &Path) -> Vec<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
         .map(|entry| entry.path())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_below_by_the_name_of_the_group() {
+        let group = Path::new("/sys/fs/cgroup/xebec/pods/uid/c0ffee");
+        let below = |shown| super::below(group, shown);
+        assert_eq!(below("/xebec/pods/uid/c0ffee/a/b"), Some(group.join("a/b")));
+        assert_eq!(below("/../uid/c0ffee/init.scope"), Some(group.join("init.scope")));
+        assert_eq!((below("/xebec/pods/uid/c0ffee"), below("/user.slice")), (None, None));
+    }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use super::rootfs::{self, Step, plain, step};
+use crate::cgroup;
 use crate::paths::StateDir;
 use crate::spec::{ContainerSpec, ProcessSpec};
 use crate::sys::{mount, process};
@@ -36,6 +37,8 @@ pub struct Prepared {
     pub seccomp: Option<Vec<u64>>,
     /// Namespaces to join: descriptor and kinds.
     pub namespaces: Vec<(OwnedFd, i32)>,
+    /// For an exec: the container's first process.
+    pub first: Option<i32>,
     /// Device and inode of our own program, which no container may run.
     pub own_exe: (u64, u64),
 }
@@ -44,7 +47,7 @@ pub struct Prepared {
 pub fn run_container(spec: &ContainerSpec, state: &StateDir, prepared: Prepared) -> ! {
     let errors = File::from(prepared.errors);
     let error = (|| -> Step<std::convert::Infallible> {
-        begin(&spec.process, &prepared.namespaces, spec)?;
+        begin(spec, &spec.process, &prepared.namespaces, prepared.first)?;
         rootfs::build(spec, state)?;
         enter(&spec.process, prepared.stdio, true)?;
         finish(&spec.process, prepared.seccomp.as_deref(), prepared.own_exe)
@@ -56,7 +59,7 @@ pub fn run_container(spec: &ContainerSpec, state: &StateDir, prepared: Prepared)
 pub fn run_exec(spec: &ContainerSpec, process: &ProcessSpec, prepared: Prepared) -> ! {
     let errors = File::from(prepared.errors);
     let error = (|| -> Step<std::convert::Infallible> {
-        begin(process, &prepared.namespaces, spec)?;
+        begin(spec, process, &prepared.namespaces, prepared.first)?;
         enter(process, prepared.stdio, false)?;
         finish(process, prepared.seccomp.as_deref(), prepared.own_exe)
     })();
@@ -70,14 +73,18 @@ fn fail(mut errors: File, error: Step<std::convert::Infallible>) -> ! {
 }
 
 /// cgroups, namespaces, and what must be written while the node's `/proc` is visible.
-fn begin(wanted: &ProcessSpec, namespaces: &[(OwnedFd, i32)], spec: &ContainerSpec) -> Step<()> {
+fn begin(
+    spec: &ContainerSpec,
+    wanted: &ProcessSpec,
+    namespaces: &[(OwnedFd, i32)],
+    first: Option<i32>,
+) -> Step<()> {
     process::reset_signals();
     process::set_umask(0o022);
     process::new_session();
     step(process::set_dumpable(false), || "protect process".into())?;
     for (_, path) in &spec.cgroups {
-        let file = path.join("cgroup.procs");
-        step(std::fs::write(&file, "0"), || format!("join cgroup {}", path.display()))?;
+        step(join_cgroup(path, first), || format!("join cgroup {}", path.display()))?;
     }
     if let Some(adjustment) = wanted.oom_score_adj {
         match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
@@ -100,6 +107,18 @@ fn begin(wanted: &ProcessSpec, namespaces: &[(OwnedFd, i32)], spec: &ContainerSp
         step(process::unshare(libc::CLONE_NEWCGROUP), || "unshare cgroup namespace".into())?;
     }
     Ok(())
+}
+
+/// A v2 group takes no process once it has given its controllers to groups below (Control Group v2, "No Internal
+/// Process Constraint"), as systemd in a container does: then an exec goes where the container's first process is.
+fn join_cgroup(path: &Path, first: Option<i32>) -> io::Result<()> {
+    let join = |path: &Path| std::fs::write(path.join("cgroup.procs"), "0");
+    match (join(path), first) {
+        (Err(error), Some(first)) if error.kind() == io::ErrorKind::ResourceBusy => {
+            cgroup::unified_group_of(first, path).map_or(Err(error), |below| join(&below))
+        }
+        (result, _) => result,
+    }
 }
 
 /// Standard streams; everything else is closed by `execve`.

@@ -144,7 +144,7 @@ impl Supervisor {
             crate::paths::read_json(&self.state.container(container).join("spec.json")).ok();
         let mut victims = vec![pid];
         if let Some((_, path)) = spec.as_ref().and_then(|s| s.cgroups.first()) {
-            let members: Vec<(i32, i32, i32)> = crate::cgroup::processes(path)
+            let members: Vec<(i32, i32, i32)> = crate::cgroup::all_processes(path)
                 .into_iter()
                 .filter_map(|p| procfs::parent_and_session(p).map(|(parent, session)| (p, parent, session)))
                 .collect();

@@ -359,12 +359,10 @@ fn register(epoll: &OwnedFd, fd: BorrowedFd<'_>, flags: epoll::EventFlags) -> io
     Ok(epoll::add(epoll, fd, data, flags)?)
 }
 
-/// Kills everything in a container's group, in whichever hierarchy it is found.
+/// Kills everything in a container's group and below, in whichever hierarchy it is found.
 fn kill_group(cgroups: &[(String, PathBuf)]) {
     for (_, path) in cgroups {
-        if !cgroup::processes(path).is_empty() {
-            cgroup::kill(path);
-        }
+        cgroup::kill(path);
     }
 }
 

@@ -174,7 +174,7 @@ impl Supervisor {
             Some(path) => Some(seccomp::load_program(path).map_err(failed("read seccomp filter"))?),
             None => None,
         };
-        Ok(Prepared { stdio, errors, seccomp, namespaces, own_exe: self.own_exe })
+        Ok(Prepared { stdio, errors, seccomp, namespaces, first: None, own_exe: self.own_exe })
     }
 
     fn pause_pidfd(&self, sandbox: &str) -> Result<OwnedFd, Failure> {
@@ -240,7 +240,8 @@ impl Supervisor {
             | if spec.cgroups.len() == 1 { CLONE_NEWCGROUP } else { 0 };
         let namespaces = vec![(target.try_clone().map_err(failed("pidfd"))?, kinds)];
         let (errors, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("pipe"))?;
-        let prepared = self.prepare(&wanted, stdio, writer, namespaces)?;
+        let mut prepared = self.prepare(&wanted, stdio, writer, namespaces)?;
+        prepared.first = Some(container.run.pid);
         let joined = (spec.pidns != PidNamespace::Host).then_some(&target);
         let pid = self.fork_into(0, joined, || child::run_exec(&spec, &wanted, prepared))?;
         self.execs.insert(pid, Exec { connection, number: call.exec, container: call.id.clone() });
