@@ -260,14 +260,34 @@ impl Cluster {
         command::run(program.args(words), "").await
     }
 
+    /// Starts a program in the node's network namespace that goes on while the test talks to it.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_in_netns(&self, words: &[&str]) -> Result<Running> {
+        let [nsenter, net] = self.bed.enter();
+        let mut program = tokio::process::Command::new(nsenter);
+        self.environment(program.arg(net));
+        Running::start(program.args(words))
+    }
+
     /// Runs the binary under test in the node's network namespace.
     ///
     /// # Errors
     /// If it cannot be started or takes too long.
     pub async fn xebec(&self, arguments: &[&str]) -> Result<Output> {
-        let binary = self.binary.display().to_string();
-        let words: Vec<&str> = std::iter::once(binary.as_str()).chain(arguments.iter().copied()).collect();
-        self.run_in_netns(&words).await
+        self.xebec_with_input(arguments, "").await
+    }
+
+    /// Runs the binary under test in the node's network namespace with text on its standard input.
+    ///
+    /// # Errors
+    /// If it cannot be started or takes too long.
+    pub async fn xebec_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let [nsenter, net] = self.bed.enter();
+        let mut program = tokio::process::Command::new(nsenter);
+        self.environment(program.arg(net).arg(&self.binary));
+        command::run(program.args(arguments), input).await
     }
 
     /// Runs a program in a pod of the namespace `default`.

@@ -123,13 +123,19 @@ pub enum ImagesCommand {
     },
     /// Pull images from their registries.
     Pull {
-        /// References.
+        /// References, all of one registry if there is a user name.
         #[arg(required = true)]
         references: Vec<String>,
+        /// The registry's user, whose password is read from standard input.
+        #[arg(long, requires = "password_stdin")]
+        username: Option<String>,
+        /// Read the password of --username from standard input, so that no list of processes shows it.
+        #[arg(long, requires = "username")]
+        password_stdin: bool,
     },
-    /// Remove images that no container uses.
+    /// Remove images that no container uses; of an image with several tags only the one that is given.
     Rm {
-        /// References or ids.
+        /// References, or ids or the beginnings of them.
         #[arg(required = true)]
         references: Vec<String>,
     },

@@ -16,6 +16,24 @@ pub enum ImageError {
     /// No such image.
     #[error("image {0:?} not found")]
     NotFound(String),
+    /// Several ids begin so.
+    #[error("image {0:?} is the beginning of several ids: give more of it")]
+    Ambiguous(String),
+    /// The image is not to be removed, ever.
+    #[error("image {0:?} is pinned and cannot be removed")]
+    Pinned(String),
+    /// Containers are made of the image.
+    #[error(
+        "image {reference:?} is in use by {} ({}): delete the pods first",
+        if containers.len() == 1 { "a container" } else { "containers" },
+        containers.join(", ")
+    )]
+    InUse {
+        /// The image as it was asked for.
+        reference: String,
+        /// Ids of the containers.
+        containers: Vec<String>,
+    },
     /// The store's own files.
     #[error("{operation} {path:?}: {source}")]
     Io {

@@ -21,12 +21,25 @@ const MAX_DEPTH: usize = 4;
 const NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// An image that came out of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The image as it is now, with the references that it had before.
+    pub image: Image,
+    /// The references that the import gave it.
+    pub names: Vec<String>,
+}
+
 impl ImageStore {
     /// Imports all images of an archive file. It may be compressed with gzip or zstd.
     ///
     /// # Errors
     /// Files that are no image archive, damaged ones, and images without a name when none is given.
-    pub async fn import_file(&self, path: &Path, options: &ImportOptions) -> Result<Vec<Image>, ImageError> {
+    pub async fn import_file(
+        &self,
+        path: &Path,
+        options: &ImportOptions,
+    ) -> Result<Vec<Imported>, ImageError> {
         let (inner, path) = (self.inner.clone(), path.to_owned());
         let archive = tokio::task::spawn_blocking(move || {
             let reader = unpack::decompress(&path).map_err(ImageError::io("open", &path))?;
@@ -43,41 +56,48 @@ impl ImageStore {
         &self,
         reader: R,
         options: &ImportOptions,
-    ) -> Result<Vec<Image>, ImageError> {
+    ) -> Result<Vec<Imported>, ImageError> {
         let inner = self.inner.clone();
         let archive = tokio::task::spawn_blocking(move || Archive::read(reader, inner.temp_dir()?));
         self.import(archive.await??, options).await
     }
 
-    async fn import(&self, archive: Archive, options: &ImportOptions) -> Result<Vec<Image>, ImageError> {
+    async fn import(&self, archive: Archive, options: &ImportOptions) -> Result<Vec<Imported>, ImageError> {
         let mut found =
             if archive.files.contains_key("index.json") { archive.oci()? } else { archive.docker()? };
-        if !options.tags.is_empty() {
-            if found.len() != 1 {
-                return Err(ImageError::Archive(format!(
-                    "it holds {} images, tags can be given for one",
-                    found.len()
-                )));
+        let ids: BTreeSet<&String> = found.iter().map(|image| &image.id).collect();
+        match ids.len() {
+            0 => return Err(ImageError::Archive("it holds no image".to_owned())),
+            1 if !options.tags.is_empty() => {
+                found.truncate(1);
+                found[0].tags = options.tags.clone();
             }
-            found[0].tags = options.tags.clone();
+            several if !options.tags.is_empty() => {
+                let text = format!("it holds {several} images, a name can be given for one");
+                return Err(ImageError::Archive(text));
+            }
+            _ => {}
         }
-        let mut images: Vec<Image> = Vec::new();
-        for image in found {
-            let (mut tags, mut digests) = (BTreeSet::new(), BTreeSet::new());
-            for tag in &image.tags {
-                let reference: Reference = tag.parse()?;
-                digests.extend(image.manifest_digest.as_ref().map(|d| reference.with_digest(d)));
-                tags.insert(reference.to_string());
+        // All names are read before the first image is added.
+        let named: Vec<(Found, Names)> = found
+            .into_iter()
+            .map(|image| image.names(options.pinned).map(|names| (image, names)))
+            .collect::<Result<_, _>>()?;
+        let mut all: Vec<Imported> = Vec::new();
+        for (found, names) in named {
+            let given = if names.tags.is_empty() { &names.digests } else { &names.tags };
+            let given: Vec<String> = given.iter().cloned().collect();
+            let image = self.install(found.id, found.config, Files(found.layers), names).await?;
+            // One image under several names is an entry for each in some archives.
+            match all.iter_mut().find(|one| one.image.id == image.id) {
+                Some(one) => {
+                    one.image = image;
+                    one.names.extend(given);
+                }
+                None => all.push(Imported { image, names: given }),
             }
-            if tags.is_empty() {
-                return Err(ImageError::Archive("an image in it has no name: give a tag".to_owned()));
-            }
-            let names = Names { tags, digests, pinned: options.pinned };
-            let installed = self.install(image.id, image.config, Files(image.layers), names).await?;
-            images.retain(|i| i.id != installed.id);
-            images.push(installed);
         }
-        Ok(images)
+        Ok(all)
     }
 }
 
@@ -96,6 +116,29 @@ struct Found {
     layers: Vec<PathBuf>,
     tags: Vec<String>,
     manifest_digest: Option<String>,
+}
+
+impl Found {
+    /// The references it gets.
+    fn names(&self, pinned: bool) -> Result<Names, ImageError> {
+        let (mut tags, mut digests) = (BTreeSet::new(), BTreeSet::new());
+        for name in &self.tags {
+            let reference: Reference = name.parse()?;
+            if reference.digest.is_some() && reference.digest != self.manifest_digest {
+                return Err(ImageError::Archive(format!(
+                    "the name {name:?} has a digest that is not the image's: give a name with a tag"
+                )));
+            }
+            digests.extend(self.manifest_digest.as_ref().map(|d| reference.with_digest(d)));
+            tags.extend(reference.digest.is_none().then(|| reference.to_string()));
+        }
+        if tags.is_empty() && digests.is_empty() {
+            return Err(ImageError::Archive(
+                "an image in it has no name: give one (`xebec images import --name`)".to_owned(),
+            ));
+        }
+        Ok(Names { tags, digests, pinned })
+    }
 }
 
 /// The files of an archive, by their names in it, in a directory of ours under names of ours.

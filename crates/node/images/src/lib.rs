@@ -11,11 +11,14 @@ mod import;
 mod manifest;
 mod pull;
 mod reference;
+mod remove;
 mod service;
 mod state;
 mod store;
 mod unpack;
 
 pub use error::ImageError;
+pub use import::Imported;
 pub use reference::{Reference, ReferenceError};
+pub use remove::Removed;
 pub use store::{ImageStore, ImportOptions, Options, Rootfs};

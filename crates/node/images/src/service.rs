@@ -25,7 +25,7 @@ impl ImageService for ImageStore {
         let (store, reference) = (self.clone(), reference.to_owned());
         let removal = tokio::task::spawn_blocking(move || store.remove(&reference));
         match removal.await.map_err(ImageError::from)? {
-            Err(ImageError::Manifest(text)) => Err(CriError::State(text)),
+            Err(error @ ImageError::Pinned(_)) => Err(CriError::State(error.to_string())),
             Err(error) => Err(CriError::failed("remove image", error)),
             Ok(()) => Ok(()),
         }

@@ -54,6 +54,8 @@ struct Stored {
 }
 
 const VERSION: u32 = 1;
+/// Fewer digits of an id name no image: they are too easily something else that was mistyped.
+const SHORTEST_ID: usize = 4;
 
 impl State {
     /// The image with this id, tag or digest.
@@ -70,6 +72,31 @@ impl State {
             }
             None => self.images.values().find(|r| r.repo_tags.contains(&reference.to_string())),
         }
+    }
+
+    /// The image with this id, tag or digest, or else the only one whose id begins so.
+    pub(crate) fn find_short(&self, text: &str) -> Result<Option<&Record>, ImageError> {
+        if let Some(record) = self.find(text) {
+            return Ok(Some(record));
+        }
+        let short = text.strip_prefix("sha256:").unwrap_or(text);
+        if short.len() < SHORTEST_ID {
+            return Ok(None);
+        }
+        let begins = |record: &&Record| record.id.trim_start_matches("sha256:").starts_with(short);
+        let mut found = self.images.values().filter(begins);
+        match (found.next(), found.next()) {
+            (_, Some(_)) => Err(ImageError::Ambiguous(text.to_owned())),
+            (found, None) => Ok(found),
+        }
+    }
+
+    /// Containers that hold an image.
+    pub(crate) fn holders(&self, id: &str) -> Vec<String> {
+        let mut all: Vec<_> =
+            self.holds.iter().filter(|(_, hold)| hold.image == id).map(|(name, _)| name.clone()).collect();
+        all.sort();
+        all
     }
 
     /// The image as CRI shows it.

@@ -13,7 +13,7 @@ use xebec_cri::{Image, ImageConfig};
 use crate::manifest::{Config, chain_ids};
 use crate::pull::Pulls;
 use crate::state::{Hold, LayerInfo, Record, State};
-use crate::{ImageError, Reference, unpack};
+use crate::{ImageError, unpack};
 
 /// How the store works.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +55,8 @@ pub(crate) struct Inner {
     pub(crate) pulls: Pulls,
 }
 
-const IMAGES: &str = "images.json";
+/// The file of all images, in the store's directory.
+pub(crate) const IMAGES: &str = "images.json";
 
 impl ImageStore {
     /// Opens the store in a directory, which is made when it is missing. Throws away what a crash left behind.
@@ -105,36 +106,6 @@ impl ImageStore {
     pub fn list(&self) -> Vec<Image> {
         let state = self.inner.lock();
         state.images.values().map(|r| state.show(r)).collect()
-    }
-
-    /// Removes an image, or only the tag when it has others and a tag is given. Pinned images stay. Layers that
-    /// containers hold stay until they are released.
-    ///
-    /// # Errors
-    /// A pinned image, or a store that cannot be written. An image that is not here is no error.
-    pub fn remove(&self, reference: &str) -> Result<(), ImageError> {
-        {
-            let mut state = self.inner.lock();
-            let Some(record) = state.find(reference).cloned() else { return Ok(()) };
-            if record.pinned {
-                return Err(ImageError::Manifest(format!(
-                    "image {reference:?} is pinned and cannot be removed"
-                )));
-            }
-            let tag = reference.parse::<Reference>().ok().map(|r| r.to_string());
-            let tag = tag.filter(|t| record.repo_tags.contains(t) && record.repo_tags.len() > 1);
-            match (tag, state.images.get_mut(&record.id)) {
-                (Some(tag), Some(image)) => {
-                    image.repo_tags.remove(&tag);
-                }
-                _ => {
-                    state.images.remove(&record.id);
-                }
-            }
-            state.save(&self.inner.root.join(IMAGES))?;
-        }
-        self.inner.collect();
-        Ok(())
     }
 
     /// What a container of the image is made of.

@@ -17,7 +17,7 @@ fn open(dir: &Path) -> ImageStore {
 async fn import(store: &ImageStore, layers: &[Vec<u8>]) -> Result<Vec<PathBuf>, xebec_images::ImageError> {
     let archive = oci_archive(&image(layers), "test/app:1");
     let images = store.import_reader(std::io::Cursor::new(archive), &ImportOptions::default()).await?;
-    Ok(store.rootfs(&images[0].id)?.lowerdirs)
+    Ok(store.rootfs(&images[0].image.id)?.lowerdirs)
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -192,6 +192,79 @@ async fn damage_is_noticed() {
     assert!(store.list().is_empty());
     assert_eq!(std::fs::read_dir(dir.path().join("store/layers")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn an_archive_that_breaks_off_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let old = [Layer::new().file("a", "old").bytes()];
+    let before = {
+        let archive = oci_archive(&image(&old), "test/app:1");
+        store.import_reader(std::io::Cursor::new(archive), &ImportOptions::default()).await.unwrap();
+        store.list()
+    };
+    let new = [Layer::new().file("a", "new").bytes(), Layer::new().file("b", "b").bytes()];
+    let new = image(&new);
+    let layers = [Layer::new().file("a", "new").bytes(), Layer::new().file("b", "b").bytes()];
+    for whole in [oci_archive(&new, "test/app:1"), docker_archive(&new, &layers, "test/app:1")] {
+        // The last file ends before the padding of its block and the two blocks that end an archive.
+        for end in (0..whole.len() - 3 * 512).step_by(256) {
+            let part = std::io::Cursor::new(whole[..end].to_vec());
+            let result = store.import_reader(part, &ImportOptions::default()).await;
+            assert!(result.is_err(), "{end} bytes of {}: {result:?}", whole.len());
+            assert_eq!(store.list(), before, "{end} bytes");
+        }
+    }
+    let packed = gzip(&oci_archive(&new, "test/app:1"));
+    let path = dir.path().join("half.tar.gz");
+    std::fs::write(&path, &packed[..packed.len() / 2]).unwrap();
+    let error = store.import_file(&path, &ImportOptions::default()).await.unwrap_err();
+    assert!(error.to_string().starts_with("image archive: cannot be read"), "{error}");
+    assert_eq!(store.list(), before);
+    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn imports_tell_the_names_they_gave() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let layers = [Layer::new().file("a", "a").bytes()];
+    let sample = image(&layers);
+    let import = async |archive: Vec<u8>, name: Option<&str>| {
+        let tags = name.map(ToOwned::to_owned).into_iter().collect();
+        let options = ImportOptions { tags, ..ImportOptions::default() };
+        let imported = store.import_reader(std::io::Cursor::new(archive), &options).await;
+        imported.map(|all| all.into_iter().flat_map(|one| one.names).collect::<Vec<_>>())
+    };
+    let oci = oci_archive(&sample, "test/z:1");
+    assert_eq!(import(oci.clone(), None).await.unwrap(), ["docker.io/test/z:1"]);
+    let docker = docker_archive(&sample, &layers, "test/a:1");
+    assert_eq!(import(docker.clone(), None).await.unwrap(), ["docker.io/test/a:1"]);
+    assert_eq!(import(docker.clone(), Some("r.io/b")).await.unwrap(), ["r.io/b:latest"]);
+    assert_eq!(store.list()[0].repo_tags.len(), 3);
+    // A name with a digest is no tag.
+    let digest = fixture::sha(&sample.manifest);
+    let named = format!("r.io/c@{digest}");
+    assert_eq!(import(oci, Some(&named)).await.unwrap(), std::slice::from_ref(&named));
+    assert!(store.get(&named).is_some());
+    assert_eq!(store.list()[0].repo_tags.len(), 3);
+    let error = import(docker, Some(&named)).await.unwrap_err().to_string();
+    assert!(error.contains("has a digest that is not the image's"), "{error}");
+    // The toolbox's archive has an entry for each of its two names.
+    let toolbox = import(xebec_toolbox::image_archive().to_vec(), Some("r.io/tools:1")).await;
+    assert_eq!(toolbox.unwrap(), ["r.io/tools:1"]);
+    let empty = Layer::new().file("manifest.json", "[]").bytes();
+    let error = import(empty, None).await.unwrap_err().to_string();
+    assert!(error.contains("it holds no image"), "{error}");
+    let nameless = docker_archive(&sample, &layers, "x");
+    let text = String::from_utf8_lossy(&nameless).contains(r#"["x"]"#);
+    assert!(text, "the fixture's names are where the next line looks for them");
+    let at = nameless.windows(5).position(|part| part == br#"["x"]"#).unwrap();
+    let mut nameless = nameless;
+    nameless[at..at + 5].copy_from_slice(b"null ");
+    let error = import(nameless, None).await.unwrap_err().to_string();
+    assert!(error.contains("has no name: give one (`xebec images import --name`)"), "{error}");
 }
 
 #[tokio::test]

@@ -6,13 +6,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
-use xebec_cri::Image;
-use xebec_images::{ImageStore, ImportOptions};
+use xebec_cri::{AuthConfig, Image};
+use xebec_images::{ImageError, ImageStore, ImportOptions, Reference, Removed};
 
 /// Longest request in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -31,39 +31,82 @@ pub enum ImagesRequest {
         name: Option<String>,
     },
     /// Pull an image.
-    Pull(String),
+    Pull {
+        /// Its name.
+        reference: String,
+        /// Who asks the registry.
+        credentials: Option<Credentials>,
+    },
     /// Remove an image.
     Remove(String),
+}
+
+/// A user of a registry.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Name.
+    pub username: String,
+    /// Password; not shown when this is printed.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// The answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImagesReply {
-    /// The images concerned.
+    /// All images.
     Images(Vec<Image>),
+    /// What was done, in words.
+    Done(Vec<String>),
     /// Why it did not work.
     Failed(String),
 }
 
 /// Carries a request out on the store itself.
 pub async fn serve_locally(store: &ImageStore, request: ImagesRequest) -> ImagesReply {
+    match carry_out(store, request).await {
+        Ok(reply) => reply,
+        Err(error) => ImagesReply::Failed(error.to_string()),
+    }
+}
+
+async fn carry_out(store: &ImageStore, request: ImagesRequest) -> Result<ImagesReply, ImageError> {
     let done = match request {
-        ImagesRequest::List => Ok(store.list()),
+        ImagesRequest::List => return Ok(ImagesReply::Images(store.list())),
         ImagesRequest::Import { file, name } => {
             let options = ImportOptions { tags: name.into_iter().collect(), ..ImportOptions::default() };
-            store.import_file(&file, &options).await
+            let imported = store.import_file(&file, &options).await?;
+            imported.into_iter().flat_map(|one| one.names).map(|name| format!("imported {name}")).collect()
         }
-        ImagesRequest::Pull(reference) => store.pull(&reference, None).await.map(|image| vec![image]),
-        ImagesRequest::Remove(reference) => match store.get(&reference) {
-            None => return ImagesReply::Failed(format!("image {reference:?} not found")),
-            Some(_) => store.remove(&reference).map(|()| Vec::new()),
-        },
+        ImagesRequest::Pull { reference, credentials } => {
+            let auth = credentials.map(|Credentials { username, password }| AuthConfig {
+                username,
+                password,
+                ..AuthConfig::default()
+            });
+            store.pull(&reference, auth.as_ref()).await?;
+            vec![format!("pulled {}", reference.parse::<Reference>()?)]
+        }
+        ImagesRequest::Remove(reference) => {
+            let store = store.clone();
+            // Deleting layers takes a moment.
+            let removal = tokio::task::spawn_blocking(move || {
+                let removed = store.remove_unused(&reference)?;
+                Ok::<_, ImageError>(match removed {
+                    Removed::Tag(tag) => format!("untagged {tag}"),
+                    Removed::Image => format!("removed {reference}"),
+                })
+            });
+            vec![removal.await??]
+        }
     };
-    match done {
-        Ok(images) => ImagesReply::Images(images),
-        Err(error) => ImagesReply::Failed(format!("{:#}", anyhow::Error::new(error))),
-    }
+    Ok(ImagesReply::Done(done))
 }
 
 /// Answers requests until the token is cancelled.
@@ -99,17 +142,14 @@ async fn answer(stream: UnixStream, store: &ImageStore) -> io::Result<()> {
 }
 
 /// Asks the cluster that listens at `path`.
-pub async fn ask(path: &Path, request: &ImagesRequest) -> Result<Vec<Image>> {
-    let mut stream = UnixStream::connect(path)
-        .await
-        .with_context(|| format!("reach the running cluster at {}", path.display()))?;
+pub async fn ask(path: &Path, request: &ImagesRequest) -> Result<ImagesReply> {
+    let mut stream =
+        UnixStream::connect(path).await.with_context(|| format!("connect {}", path.display()))?;
     let mut text = serde_json::to_vec(request).context("write request")?;
     text.push(b'\n');
     stream.write_all(&text).await.context("send request")?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await.context("read reply")?;
-    match serde_json::from_str(&line).context("read reply")? {
-        ImagesReply::Images(images) => Ok(images),
-        ImagesReply::Failed(why) => bail!("{why}"),
-    }
+    ensure!(line.ends_with('\n'), "it ended before it had answered");
+    serde_json::from_str(&line).context("read reply")
 }

@@ -23,7 +23,7 @@ use crate::down::Facts;
 use crate::options::Options;
 use crate::{host, lock, preflight};
 
-pub use control_socket::{ImagesReply, ImagesRequest, ask as ask_images, serve_locally};
+pub use control_socket::{Credentials, ImagesReply, ImagesRequest, ask as ask_images, serve_locally};
 
 /// How long components get to stop.
 const GRACE: Duration = Duration::from_secs(5);
