@@ -5,8 +5,9 @@
 //! records. The supervisor ([`supervisor_main`]) is a process of its own that forks containers, owns their output
 //! and remembers how they ended; it knows nothing of images or networks, and killing the agent does not touch it.
 //!
-//! cgroup v2 has one gap: device access is not filtered there (that takes a BPF program); instead containers lose
-//! `CAP_MKNOD` from the default set, so that they reach only the devices in their own `/dev`.
+//! Devices are filtered by the v1 controller, or on cgroup v2 by a BPF program on each container's group. A kernel
+//! that can do neither (no `CONFIG_CGROUP_BPF`) is used all the same: there containers lose `CAP_MKNOD` from the
+//! default set, so that they reach only the devices in their own `/dev`.
 
 mod capabilities;
 mod cgroup;

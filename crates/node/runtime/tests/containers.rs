@@ -189,6 +189,50 @@ async fn root_mounts_and_devices() {
     assert!(error.to_string().contains("/does/not/exist"), "{error}");
 }
 
+/// By the v1 controller or by the filter of v2, whichever this machine has: in the first process, in an exec, and
+/// again in the next attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_are_filtered() {
+    let bed = bed().await;
+    let sandbox = bed.sandbox("devices").await;
+    // Writing, as reading the kernel's log takes a capability too.
+    let open = "for d in null zero kmsg; do \
+                if [ -c /dev/$d ]; then (true >/dev/$d) 2>&1 && echo open $d; fi; done";
+    let script = format!("mknod /dev/kmsg c 1 11; {open}; echo end; exec sleep 1000");
+    for attempt in 0..2 {
+        let id = bed.start_with(&sandbox, "plain", &script, |c| c.metadata.attempt = attempt).await;
+        let path = bed.runtime.container_status(&id).await.unwrap().log_path;
+        bed.until(|| async { std::fs::read_to_string(&path).unwrap().contains("F end").then_some(()) }).await;
+        let log = std::fs::read_to_string(&path).unwrap();
+        assert!(log.contains("F open null") && log.contains("F open zero"), "{log}");
+        assert!(log.contains("/dev/kmsg: Operation not permitted"), "{log}");
+        let exec = bed.exec(&id, open).await;
+        let exec = String::from_utf8_lossy(&exec.stdout);
+        assert!(exec.contains("open null") && exec.contains("/dev/kmsg: Operation not permitted"), "{exec}");
+        bed.runtime.remove_container(&id).await.unwrap();
+        drop(std::fs::remove_file(&path));
+    }
+    let script = "(true </dev/log) && echo read; (true >/dev/log) 2>&1";
+    let (_, log) = bed
+        .run_with(&sandbox, "given", script, |c| {
+            let (container_path, host_path) = ("/dev/log".into(), "/dev/kmsg".into());
+            c.security.capabilities.add = vec!["SYSLOG".into()];
+            c.devices = vec![Device { container_path, host_path, permissions: "r".into() }];
+        })
+        .await;
+    assert!(
+        log.starts_with("read\n") && log.contains("can't create /dev/log: Operation not permitted"),
+        "{log}"
+    );
+    let (_, log) = bed.run_with(&sandbox, "privileged", open, |c| c.security.privileged = true).await;
+    assert!(log.contains("open kmsg"), "{log}");
+    let mut wrong = common::container_config("wrong", "true");
+    let null = std::path::PathBuf::from("/dev/null");
+    wrong.devices = vec![Device { container_path: null.clone(), host_path: null, permissions: "rx".into() }];
+    let error = bed.runtime.create_container(&sandbox, wrong).await.unwrap_err();
+    assert!(error.to_string().contains("\"rx\""), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_before_execve() {
     let bed = bed().await;

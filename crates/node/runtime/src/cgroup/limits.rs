@@ -138,7 +138,8 @@ mod tests {
         wanted.iter().for_each(|(file, _)| std::fs::write(group.join(file), "").unwrap());
         let controllers = ["cpu", "cpuset", "memory", "pids"].map(str::to_owned).to_vec();
         let unified = Hierarchy { name: "v2".into(), mount: mount.path().into(), controllers, v2: true };
-        let cgroups = Cgroups { hierarchies: vec![unified], root: "root".into() };
+        let devices = super::super::DeviceControl::Missing;
+        let cgroups = Cgroups { hierarchies: vec![unified], root: "root".into(), devices };
         let resources = LinuxResources {
             cpu_shares: Some(1024),
             cpu_quota_us: Some(25_000),

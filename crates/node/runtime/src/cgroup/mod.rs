@@ -4,10 +4,13 @@
 //! is a directory of the same relative path in each of them. On hybrid systems the v2 tree is used too, even if it
 //! has no controllers: it can kill a whole group at once.
 
+mod device_filter;
+mod devices;
 mod limits;
 mod tree;
 mod usage;
 
+pub use devices::{AllowedDevices, DeviceKind, DeviceRule, parse_access};
 pub use tree::{all_processes, kill, oom_kills, unified_group_of};
 
 use std::io;
@@ -32,11 +35,23 @@ pub struct Hierarchy {
     pub v2: bool,
 }
 
+/// What keeps a group from devices that are not for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceControl {
+    /// The v1 controller.
+    Controller,
+    /// A BPF program in the v2 tree.
+    Program,
+    /// Nothing.
+    Missing,
+}
+
 /// The hierarchies of this machine and our root in them.
 #[derive(Debug, Clone)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     root: String,
+    devices: DeviceControl,
 }
 
 /// A cgroup operation that failed.
@@ -52,6 +67,26 @@ pub enum CgroupError {
         limit: &'static str,
         /// The controller.
         controller: &'static str,
+    },
+    /// A device filter that the kernel does not take.
+    #[error("load device filter: {source}; the verifier says {log:?}")]
+    LoadFilter {
+        /// Why.
+        #[source]
+        source: io::Error,
+        /// The verifier's log, if it came that far.
+        log: String,
+    },
+    /// A device filter that cannot be put on a group.
+    #[error(
+        "cgroup {path}: attach device filter: {source} (does a BPF program on a parent forbid others below it?)"
+    )]
+    AttachFilter {
+        /// The group.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// A file or directory operation.
     #[error("cgroup {path}: {source}")]
@@ -85,7 +120,8 @@ impl Cgroups {
         let has_v2 = hierarchies.iter().any(|h| h.v2);
         // The v2 tree freezes and kills better.
         hierarchies.retain(|h| !(has_v2 && h.name == "freezer"));
-        Ok(Self { hierarchies, root: root.trim_matches('/').to_owned() })
+        let devices = device_control(&hierarchies);
+        Ok(Self { hierarchies, root: root.trim_matches('/').to_owned(), devices })
     }
 
     /// Directories of a group, by hierarchy.
@@ -116,16 +152,30 @@ impl Cgroups {
 
     /// Whether [`Self::allow_devices`] has an effect.
     pub fn filters_devices(&self) -> bool {
-        self.with("devices").is_some_and(|h| !h.v2)
+        self.devices != DeviceControl::Missing
     }
 
-    /// Lets a group use only these devices. On v2 the kernel wants a BPF program for that, which is not there yet:
-    /// nothing happens.
-    pub fn allow_devices(&self, group: &str, rules: &[String]) -> Result<(), CgroupError> {
-        let Some(hierarchy) = self.with("devices").filter(|h| !h.v2) else { return Ok(()) };
-        let directory = self.path(hierarchy, group);
-        tree::write(&directory.join("devices.deny"), "a")?;
-        rules.iter().try_for_each(|rule| tree::write(&directory.join("devices.allow"), rule))
+    /// Lets a new group and what is below it use only these devices; nothing happens where nothing filters them.
+    /// Once for a group: on v2 what an earlier call refused stays refused.
+    pub fn allow_devices(&self, group: &str, allowed: &AllowedDevices) -> Result<(), CgroupError> {
+        for hierarchy in &self.hierarchies {
+            let directory = self.path(hierarchy, group);
+            match (self.devices, allowed) {
+                (DeviceControl::Program, AllowedDevices::Only(rules)) if hierarchy.v2 => {
+                    device_filter::attach(&directory, rules)?;
+                }
+                (DeviceControl::Controller, _) if hierarchy.controllers.iter().any(|c| c == "devices") => {
+                    tree::write(&directory.join("devices.deny"), "a")?;
+                    let rules = match allowed {
+                        AllowedDevices::All => vec!["a".to_owned()],
+                        AllowedDevices::Only(rules) => rules.iter().map(ToString::to_string).collect(),
+                    };
+                    rules.iter().try_for_each(|rule| tree::write(&directory.join("devices.allow"), rule))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Kills what is in a group and below, and removes it. Idempotent.
@@ -163,6 +213,23 @@ impl Cgroups {
             tree::write(&path.join("cgroup.procs"), "0")?;
         }
         Ok(())
+    }
+}
+
+/// What filters devices here: the v1 controller where it is mounted, else the v2 tree if the kernel can.
+fn device_control(hierarchies: &[Hierarchy]) -> DeviceControl {
+    if hierarchies.iter().any(|h| !h.v2 && h.controllers.iter().any(|c| c == "devices")) {
+        return DeviceControl::Controller;
+    }
+    if !hierarchies.iter().any(|h| h.v2) {
+        return DeviceControl::Missing;
+    }
+    match device_filter::probe() {
+        Ok(()) => DeviceControl::Program,
+        Err(error) => {
+            tracing::warn!(%error, "no device filter: containers get no CAP_MKNOD (CONFIG_CGROUP_BPF is missing?)");
+            DeviceControl::Missing
+        }
     }
 }
 

@@ -108,7 +108,7 @@ impl EmbeddedRuntime {
     ) -> Result<ContainerRecord, CriError> {
         let fail = |error| CriError::failed("make container files", error);
         let group = self.group(&sandbox.config.cgroup_parent, id);
-        let Prepared { spec, user, stop_signal, device_rules } = prepare(&Inputs {
+        let Prepared { spec, user, stop_signal, allowed_devices } = prepare(&Inputs {
             state: &self.inner.state,
             cgroups: &self.inner.cgroups,
             id,
@@ -125,7 +125,7 @@ impl EmbeddedRuntime {
             std::fs::create_dir_all(parent).map_err(fail)?;
         }
         self.inner.cgroups.ensure(&group, &config.resources)?;
-        self.inner.cgroups.allow_devices(&group, &device_rules)?;
+        self.inner.cgroups.allow_devices(&group, &allowed_devices)?;
         write_json(&directory.join("spec.json"), &spec).map_err(fail)?;
         let record = ContainerRecord {
             id: id.to_owned(),

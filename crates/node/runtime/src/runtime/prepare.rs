@@ -9,7 +9,7 @@ use xebec_cri::{
 
 use super::Rootfs;
 use super::records::SandboxRecord;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{AllowedDevices, Cgroups, DeviceKind, DeviceRule, parse_access};
 use crate::paths::StateDir;
 use crate::spec::{ContainerSpec, DeviceNode, PidNamespace, ProcessSpec};
 use crate::sys::process;
@@ -26,8 +26,8 @@ pub struct Prepared {
     pub user: User,
     /// Stop signal.
     pub stop_signal: i32,
-    /// Rules for the devices controller.
-    pub device_rules: Vec<String>,
+    /// Devices that it may use.
+    pub allowed_devices: AllowedDevices,
 }
 
 /// What a container is made from.
@@ -72,7 +72,7 @@ pub fn prepare(inputs: &Inputs<'_>) -> Result<Prepared, CriError> {
         check_mount(mount)?;
         mounts.push(mount.clone());
     }
-    let (devices, device_rules) = devices(config)?;
+    let (devices, allowed_devices) = devices(config)?;
     let hidden = |paths: &Vec<String>| if security.privileged { vec![] } else { paths.clone() };
     let log_path = log_path(sandbox, config);
     let spec = ContainerSpec {
@@ -97,7 +97,7 @@ pub fn prepare(inputs: &Inputs<'_>) -> Result<Prepared, CriError> {
         stdin: config.stdin,
     };
     let stop_signal = stop_signal(config, &rootfs.config)?;
-    Ok(Prepared { spec, user, stop_signal, device_rules })
+    Ok(Prepared { spec, user, stop_signal, allowed_devices })
 }
 
 /// Absolute path of a container's log, if it has one.
@@ -238,8 +238,8 @@ fn is_shared(path: &Path) -> bool {
     mounts.max_by_key(|(length, _)| *length).is_some_and(|(_, shared)| shared)
 }
 
-/// Nodes for `/dev`, and rules in the syntax of `devices.allow`.
-fn devices(config: &ContainerConfig) -> Result<(Vec<DeviceNode>, Vec<String>), CriError> {
+/// Nodes for `/dev`, and the devices that may be used.
+fn devices(config: &ContainerConfig) -> Result<(Vec<DeviceNode>, AllowedDevices), CriError> {
     let mut nodes = Vec::new();
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         let path = Path::new("/dev").join(name);
@@ -247,21 +247,31 @@ fn devices(config: &ContainerConfig) -> Result<(Vec<DeviceNode>, Vec<String>), C
         (node.mode, node.uid, node.gid) = (libc::S_IFCHR | 0o666, 0, 0);
         nodes.push(node);
     }
-    let standard = ["c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm"];
-    let terminals = ["c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm"];
-    let mut rules: Vec<String> = standard.iter().chain(&terminals).map(ToString::to_string).collect();
+    let mut rules = vec![DeviceRule::nodes(DeviceKind::Char), DeviceRule::nodes(DeviceKind::Block)];
+    // The standard ones, and terminals: tty, console, ptmx and all pseudoterminals.
+    rules.extend([3, 5, 7, 8, 9].map(|minor| DeviceRule::char(1, Some(minor))));
+    rules.extend([0, 1, 2].map(|minor| DeviceRule::char(5, Some(minor))));
+    rules.push(DeviceRule::char(136, None));
     for wanted in &config.devices {
         let node = device(&wanted.host_path, &wanted.container_path)?;
-        let kind = if node.mode & libc::S_IFMT == libc::S_IFBLK { 'b' } else { 'c' };
-        let (major, minor) = (libc::major(node.rdev), libc::minor(node.rdev));
-        rules.push(format!("{kind} {major}:{minor} {}", wanted.permissions));
+        let is_block = node.mode & libc::S_IFMT == libc::S_IFBLK;
+        let access = parse_access(&wanted.permissions).ok_or_else(|| {
+            let (path, permissions) = (wanted.host_path.display(), &wanted.permissions);
+            CriError::Invalid(format!("device {path}: permissions {permissions:?} are not letters of rwm"))
+        })?;
+        rules.push(DeviceRule {
+            kind: if is_block { DeviceKind::Block } else { DeviceKind::Char },
+            major: Some(libc::major(node.rdev)),
+            minor: Some(libc::minor(node.rdev)),
+            access,
+        });
         nodes.push(node);
     }
-    if config.security.privileged {
-        rules = vec!["a".into()];
-        all_devices(Path::new("/dev"), &mut nodes);
+    if !config.security.privileged {
+        return Ok((nodes, AllowedDevices::Only(rules)));
     }
-    Ok((nodes, rules))
+    all_devices(Path::new("/dev"), &mut nodes);
+    Ok((nodes, AllowedDevices::All))
 }
 
 fn device(host: &Path, container: &Path) -> Result<DeviceNode, CriError> {

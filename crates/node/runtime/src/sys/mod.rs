@@ -1,5 +1,6 @@
 //! The few kernel calls that no safe crate offers. All `unsafe` of this crate is here.
 
+pub mod bpf;
 pub mod mount;
 pub mod process;
 pub mod reactor;
