@@ -100,7 +100,7 @@ async fn containers_divide_their_control_groups() {
                   for g in $groups; do mkdir $g/own; for f in cpuset.cpus cpuset.mems; do \
                   if [ -e $g/own/$f ]; then cat $g/$f >$g/own/$f; fi; done; echo 0 >$g/own/cgroup.procs; done; \
                   for c in $(cat $v2/cgroup.controllers); do echo +$c >$v2/cgroup.subtree_control; done; \
-                  echo divided; sleep 1000 & sleep 2000";
+                  echo divided; sleep 2000 & sleep 5000";
     let id = bed.start_with(&shared, "main", divide, |c| c.security.privileged = true).await;
     let log = bed.runtime.container_status(&id).await.unwrap().log_path;
     bed.until(|| async { std::fs::read_to_string(&log).unwrap().contains("divided").then_some(()) }).await;
