@@ -48,10 +48,10 @@ pub async fn check(
         let command = exec.command.clone().unwrap_or_default();
         return run(&command, target, runtime, limit).await;
     }
+    if let Some(action) = &probe.http_get {
+        return http::probe(action, target, limit).await;
+    }
     let checked = async {
-        if let Some(action) = &probe.http_get {
-            return http::probe(action, target).await;
-        }
         if let Some(action) = &probe.tcp_socket {
             let Some(port) = spec::resolve_port(target.container, &action.port) else {
                 return Verdict::Broken(format!("port {:?} not found", action.port));

@@ -1,68 +1,90 @@
 //! HTTP probes and hooks.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPGetAction;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::check::{Target, Verdict};
+use super::{redirect, tls};
 use crate::spec;
 
-/// Redirects that are followed (Go's default).
-const MAX_REDIRECTS: usize = 10;
+/// Requests of one probe, redirects included (Go's default).
+const MAX_REQUESTS: usize = 10;
 /// Bytes of a body that are read.
 const MAX_BODY: usize = 10 << 10;
+/// Who asks, as upstream's kubelet of this version says it.
+const AGENT: &str = "kube-probe/1.36";
 
-/// Answers of a GET: status and the beginning of the body.
+/// Answer to a GET.
 #[derive(Debug)]
 pub struct Answer {
     /// Status.
     pub status: StatusCode,
     /// Headers.
     pub headers: HeaderMap,
-    /// Beginning of the body.
-    pub body: Bytes,
+    /// Beginning of the body, or why it broke off.
+    pub body: Result<Bytes, String>,
 }
 
-/// Runs an HTTP probe: 200–399 is success, redirects on the same host are followed, one to another host is a success
-/// with a warning.
-pub async fn probe(action: &HTTPGetAction, target: &Target<'_>) -> Verdict {
+/// Runs an HTTP probe: 200–299 is success, redirects on the same host are followed, one to another host is a success
+/// with a warning, as is another answer of 300–399 (`pkg/probe/http` upstream).
+pub async fn probe(action: &HTTPGetAction, target: &Target<'_>, limit: Duration) -> Verdict {
     let mut uri = match uri(action, target) {
         Ok(uri) => uri,
         Err(text) => return Verdict::Broken(text),
     };
-    let first_host = uri.host().map(str::to_owned);
-    for _ in 0..=MAX_REDIRECTS {
-        let answer = match get(&uri, action, "kube-probe/1.36").await {
-            Ok(answer) => answer,
-            Err(text) => return Verdict::Unhealthy(format!("Get \"{uri}\": {text}")),
-        };
-        if !answer.status.is_redirection() {
-            return judge(&answer);
-        }
-        let Some(next) = answer.headers.get(header::LOCATION).and_then(|l| resolve(&uri, l)) else {
-            return judge(&answer);
-        };
-        if next.host().map(str::to_owned) != first_host {
-            return Verdict::Warning("Probe terminated redirects".into());
-        }
-        uri = next;
-    }
-    Verdict::Unhealthy(format!("Get \"{uri}\": stopped after {MAX_REDIRECTS} redirects"))
+    let probed = tokio::time::timeout(limit, follow(&mut uri, action)).await;
+    let failure = match probed {
+        Ok(Ok(answer)) => return judge(answer),
+        Ok(Err(text)) => text,
+        Err(_) => "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into(),
+    };
+    Verdict::Unhealthy(format!("Get \"{uri}\": {failure}"))
 }
 
-fn judge(answer: &Answer) -> Verdict {
-    if (200..400).contains(&answer.status.as_u16()) {
-        return Verdict::Healthy;
+/// The answer at the end of all redirects on the same host. `uri` is the last one that was asked.
+async fn follow(uri: &mut Uri, action: &HTTPGetAction) -> Result<Answer, String> {
+    let first_host = uri.host().map(str::to_owned);
+    let mut own_host = true;
+    for _ in 0..MAX_REQUESTS {
+        let answer = send_to(uri, headers(action, AGENT, own_host)?).await?;
+        // The others of 300–399 are no redirects to Go's client either.
+        if !matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(answer);
+        }
+        let Some(location) = answer.headers.get(header::LOCATION).filter(|l| !l.is_empty()) else {
+            return Ok(answer);
+        };
+        let (next, relative) = redirect::resolve(uri, location)
+            .ok_or_else(|| format!("failed to parse Location header {location:?}"))?;
+        if next.host().map(str::to_owned) != first_host {
+            return Ok(answer);
+        }
+        // A `Host` of the probe's own is for the server that the probe names.
+        own_host = relative;
+        *uri = next;
     }
-    Verdict::Unhealthy(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16()))
+    Err(format!("stopped after {MAX_REQUESTS} redirects"))
+}
+
+fn judge(answer: Answer) -> Verdict {
+    let status = answer.status.as_u16();
+    match (answer.body, status) {
+        (Err(text), _) => Verdict::Broken(text),
+        (Ok(_), 200..300) => Verdict::Healthy,
+        (Ok(body), 300..400) => {
+            let body = String::from_utf8_lossy(&body);
+            Verdict::Warning(format!("Probe terminated redirects, Response body: {body}"))
+        }
+        _ => Verdict::Unhealthy(format!("HTTP probe failed with statuscode: {status}")),
+    }
 }
 
 /// Address that an action asks for.
@@ -76,55 +98,58 @@ pub fn uri(action: &HTTPGetAction, target: &Target<'_>) -> Result<Uri, String> {
     format!("{scheme}://{host}:{port}{slash}{path}").parse().map_err(|e| format!("invalid address: {e}"))
 }
 
-fn resolve(base: &Uri, location: &HeaderValue) -> Option<Uri> {
-    let text = location.to_str().ok()?;
-    let next: Uri = text.parse().ok()?;
-    if next.scheme().is_some() {
-        return Some(next);
-    }
-    let path = if text.starts_with('/') {
-        text.to_owned()
-    } else {
-        let directory = base.path().rsplit_once('/').map_or("", |(d, _)| d);
-        format!("{directory}/{text}")
-    };
-    format!("{}://{}{path}", base.scheme_str()?, base.authority()?).parse().ok()
-}
-
 /// One GET with the action's headers. Certificates are not checked: probes reach pods by address.
 pub async fn get(uri: &Uri, action: &HTTPGetAction, agent: &str) -> Result<Answer, String> {
+    send_to(uri, headers(action, agent, true)?).await
+}
+
+async fn send_to(uri: &Uri, headers: HeaderMap) -> Result<Answer, String> {
     let host = uri.host().ok_or("no host")?.trim_matches(['[', ']']).to_owned();
-    let https = uri.scheme_str() == Some("https");
+    let https = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        other => return Err(format!("unsupported protocol scheme {:?}", other.unwrap_or_default())),
+    };
     let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
     let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|e| format!("dial tcp: {e}"))?;
-    let request = request(uri, action, agent)?;
+    let request = request(uri, headers)?;
     if !https {
         return send(stream, request).await;
     }
-    let name = ServerName::try_from(host).map_err(|e| e.to_string())?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(unverified()?));
-    let stream = connector.connect(name, stream).await.map_err(|e| format!("tls: {e}"))?;
-    send(stream, request).await
+    send(tls::connect(host, stream).await?, request).await
 }
 
-fn request(uri: &Uri, action: &HTTPGetAction, agent: &str) -> Result<Request<Empty<Bytes>>, String> {
+/// The headers of an action, with those that a probe always has. The first `Host` is the request's, if it may be.
+fn headers(action: &HTTPGetAction, agent: &str, own_host: bool) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for pair in action.http_headers.iter().flatten() {
         let name: HeaderName =
             pair.name.parse().map_err(|_| format!("invalid header name {:?}", pair.name))?;
         let value = HeaderValue::from_str(&pair.value).map_err(|_| format!("invalid value of {name}"))?;
-        headers.append(name, value);
-    }
-    let defaults = [
-        (header::USER_AGENT, agent),
-        (header::ACCEPT, "*/*"),
-        (header::HOST, uri.authority().map_or("", |a| a.as_str())),
-        (header::CONNECTION, "close"),
-    ];
-    for (name, value) in defaults {
-        if !headers.contains_key(&name) {
-            headers.insert(name, HeaderValue::from_str(value).map_err(|e| e.to_string())?);
+        // What describes the body is the client's to say; Go's drops it as well.
+        let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER].contains(&name);
+        let host = name == header::HOST && (!own_host || headers.contains_key(&name) || value.is_empty());
+        if !framing && !host {
+            headers.append(name, value);
         }
+    }
+    let defaults = [(header::USER_AGENT, agent), (header::ACCEPT, "*/*")];
+    for (name, value) in defaults {
+        match headers.get(&name) {
+            None => drop(headers.insert(name, HeaderValue::from_str(value).map_err(|e| e.to_string())?)),
+            // An empty one is how a probe does without.
+            Some(value) if value.is_empty() => drop(headers.remove(name)),
+            Some(_) => {}
+        }
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(headers)
+}
+
+fn request(uri: &Uri, mut headers: HeaderMap) -> Result<Request<Empty<Bytes>>, String> {
+    if !headers.contains_key(header::HOST) {
+        let authority = uri.authority().map_or("", |a| a.as_str());
+        headers.insert(header::HOST, HeaderValue::from_str(authority).map_err(|e| e.to_string())?);
     }
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let mut request = Request::new(Empty::new());
@@ -143,8 +168,7 @@ where
     let talk = async {
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let (parts, body) = response.into_parts();
-        // A body that is too long or breaks off does not matter once the status is known.
-        let body = Limited::new(body, MAX_BODY).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+        let body = beginning(body, &parts.headers).await;
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     };
     let mut connection = std::pin::pin!(connection);
@@ -155,52 +179,18 @@ where
     }
 }
 
-fn unverified() -> Result<rustls::ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Anyone(provider.clone()));
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?;
-    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-/// Believes every certificate.
-#[derive(Debug)]
-struct Anyone(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+/// Reads as much of a body as is wanted. One that only the connection's end delimits may end in any way.
+async fn beginning(mut body: Incoming, headers: &HeaderMap) -> Result<Bytes, String> {
+    let delimited =
+        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
+    let mut text = BytesMut::new();
+    while text.len() < MAX_BODY {
+        match body.frame().await {
+            Some(Ok(frame)) => text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+            Some(Err(error)) if delimited => return Err(format!("read body: {error}")),
+            Some(Err(_)) | None => break,
+        }
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    text.truncate(MAX_BODY);
+    Ok(text.freeze())
 }

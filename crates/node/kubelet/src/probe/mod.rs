@@ -3,6 +3,8 @@
 pub mod check;
 mod grpc;
 pub mod http;
+mod redirect;
+mod tls;
 
 use std::net::IpAddr;
 use std::sync::Arc;
