@@ -126,6 +126,22 @@ impl Tasks {
     }
 }
 
+/// Whether the API refused to create something because its namespace is going away: trying again would only make noise.
+fn namespace_ends(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    status.code == 403 && causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// Treats the creation of something that every namespace has as success if the namespace goes away or is gone, or if
+/// the object is there already.
+fn tolerate_in_namespace<T>(created: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match created {
+        Err(error) if namespace_ends(&error) => Ok(()),
+        other => tolerate(other, &[404, 409]),
+    }
+}
+
 /// Treats API errors with one of these codes as success: the object is gone, or somebody else was faster.
 fn tolerate<T>(result: Result<T, kube::Error>, codes: &[u16]) -> Result<(), kube::Error> {
     match result {

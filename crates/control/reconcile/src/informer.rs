@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::{StreamExt, pin_mut};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -57,7 +57,9 @@ impl<K> Clone for Informer<K> {
 struct Inner<K> {
     known: RwLock<Known<K>>,
     trim: fn(&mut K),
-    handlers: RwLock<Vec<Handler<K>>>,
+    /// Locked from before a change is made until all have been told of it: what they are told has the order of the
+    /// changes, and who comes late misses none.
+    handlers: Mutex<Vec<Handler<K>>>,
     synced: Readiness,
     ready: Mutex<Option<ReadyHandle>>,
 }
@@ -80,7 +82,7 @@ impl<K> Informer<K> {
         Self(Arc::new(Inner {
             known: RwLock::new(Known { objects: Objects::default(), seen: 0 }),
             trim,
-            handlers: RwLock::default(),
+            handlers: Mutex::default(),
             synced,
             ready: Mutex::new(Some(ready)),
         }))
@@ -91,7 +93,7 @@ impl<K> Informer<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    /// An empty informer. Handlers should be added before [`Informer::run`] is started.
+    /// An empty informer.
     pub fn new() -> Self {
         Self::default()
     }
@@ -107,9 +109,18 @@ where
         Index::new(self.clone(), self.write().objects.add_index(by))
     }
 
-    /// Calls `handler` for every change, in order and on the watch's task: it should only put keys into queues.
+    /// Calls `handler` for every object that is there already, and then for every change, in order and on the task
+    /// that brings it: it should only put keys into queues, and must not write to this informer.
     pub fn on_change(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
-        self.0.handlers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(handler));
+        let mut handlers = self.handlers();
+        for object in self.list() {
+            handler(&Change::Added(&object));
+        }
+        handlers.push(Box::new(handler));
+    }
+
+    fn handlers(&self) -> MutexGuard<'_, Vec<Handler<K>>> {
+        self.0.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One object.
@@ -184,6 +195,7 @@ where
     /// says nothing new: the object may have changed or gone since.
     pub fn written(&self, object: K) {
         let object = self.kept(object);
+        let handlers = self.handlers();
         let old = {
             let mut known = self.write();
             if revision(object.as_ref()) <= known.seen {
@@ -191,12 +203,13 @@ where
             }
             known.objects.insert(Key::of(object.as_ref()), object.clone())
         };
-        self.changed(old, &object);
+        changed(&handlers, old, &object);
     }
 
     /// Applies one object as the watch tells it; public for tests.
     pub fn apply(&self, object: Arc<K>) {
         let (key, revision) = (Key::of(object.as_ref()), revision(object.as_ref()));
+        let handlers = self.handlers();
         let old = {
             let mut known = self.write();
             known.seen = known.seen.max(revision);
@@ -205,26 +218,18 @@ where
             }
             known.objects.insert(key, object.clone())
         };
-        self.changed(old, &object);
-    }
-
-    fn changed(&self, old: Option<Arc<K>>, object: &Arc<K>) {
-        match old {
-            Some(old)
-                if revision(old.as_ref()) == revision(object.as_ref()) && revision(object.as_ref()) > 0 => {}
-            Some(old) => self.tell(&Change::Updated(&old, object)),
-            None => self.tell(&Change::Added(object)),
-        }
+        changed(&handlers, old, &object);
     }
 
     fn delete(&self, key: &Key, last: Option<K>) {
+        let handlers = self.handlers();
         let old = {
             let mut known = self.write();
             known.seen = known.seen.max(last.as_ref().map_or(0, revision));
             known.objects.remove(key)
         };
         if let Some(gone) = last.map(Arc::new).or(old) {
-            self.tell(&Change::Deleted(&gone));
+            tell(&handlers, &Change::Deleted(&gone));
         }
     }
 
@@ -240,11 +245,20 @@ where
             ready.ready();
         }
     }
+}
 
-    fn tell(&self, change: &Change<'_, K>) {
-        for handler in self.0.handlers.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            handler(change);
+fn changed<K: Resource>(handlers: &[Handler<K>], old: Option<Arc<K>>, object: &Arc<K>) {
+    match old {
+        Some(old) if revision(old.as_ref()) == revision(object.as_ref()) && revision(object.as_ref()) > 0 => {
         }
+        Some(old) => tell(handlers, &Change::Updated(&old, object)),
+        None => tell(handlers, &Change::Added(object)),
+    }
+}
+
+fn tell<K>(handlers: &[Handler<K>], change: &Change<'_, K>) {
+    for handler in handlers {
+        handler(change);
     }
 }
 
@@ -289,6 +303,20 @@ mod tests {
         informer.apply(Arc::new(config_map("a", "1")));
         informer.apply(Arc::new(config_map("a", "2")));
         assert_eq!(*seen.lock().unwrap(), ["added default/a", "updated default/a"]);
+    }
+
+    #[test]
+    fn who_comes_late_is_told_what_is_there() {
+        let (informer, _) = watched();
+        informer.apply(Arc::new(config_map("a", "1")));
+        let late = Arc::new(Mutex::new(Vec::new()));
+        let log = late.clone();
+        informer.on_change(move |change| {
+            let added = matches!(change, Change::Added(_));
+            log.lock().unwrap().push((added, Key::of(change.object().as_ref()).to_string()));
+        });
+        informer.apply(Arc::new(config_map("b", "2")));
+        assert_eq!(*late.lock().unwrap(), [(true, "default/a".to_owned()), (true, "default/b".to_owned())]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl ReplicaSets {
             }
             Err(error) => {
                 self.expectations.created(key);
-                if !namespace_is_going(&error) {
+                if !crate::namespace_ends(&error) {
                     self.recorder.warning(set, "FailedCreate", format!("Error creating: {error}"));
                 }
                 Err(error)
@@ -186,15 +186,10 @@ impl Reconciler for ReplicaSets {
         });
         let requeue = self.write_status(&set, &plan.owned, failure).await?;
         match outcome {
-            Err(error) if !namespace_is_going(&error) => Err(error),
+            Err(error) if !crate::namespace_ends(&error) => Err(error),
             _ => Ok(requeue),
         }
     }
-}
-
-/// Creating in a namespace that is being deleted cannot succeed; trying again would only make noise.
-fn namespace_is_going(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(s) if s.code == 403 && s.message.contains("being terminated"))
 }
 
 fn pod_changed(

@@ -59,7 +59,7 @@ impl Reconciler for RootCa {
                     data: Some([(FILE.to_owned(), self.certificates.clone())].into()),
                     ..ConfigMap::default()
                 };
-                crate::tolerate(api.create(&PostParams::default(), &map).await, &[403, 404, 409])?;
+                crate::tolerate_in_namespace(api.create(&PostParams::default(), &map).await)?;
             }
             Some(map) if map.data.as_ref().and_then(|data| data.get(FILE)) != Some(&self.certificates) => {
                 let mut changed = map.as_ref().clone();

@@ -49,7 +49,35 @@ impl Reconciler for ServiceAccounts {
             ..ServiceAccount::default()
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.name);
-        crate::tolerate(api.create(&PostParams::default(), &account).await, &[403, 404, 409])?;
+        crate::tolerate_in_namespace(api.create(&PostParams::default(), &account).await)?;
         Ok(Requeue::Never)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What comes of one attempt that the API answers with this status.
+    async fn attempt(code: u16, causes: serde_json::Value) -> Result<Requeue, kube::Error> {
+        let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": "Forbidden",
+            "details": {"causes": causes}});
+        let (client, _requests) = xebec_fakeapi::client(move |_| (code, status.clone()));
+        let informers = Informers::new();
+        let (controller, _queue) = ServiceAccounts::new(client, &informers);
+        let namespace = json!({"metadata": {"name": "a", "resourceVersion": "1"}});
+        informers.namespaces.apply(std::sync::Arc::new(serde_json::from_value(namespace).unwrap()));
+        controller.reconcile(&Key::new("", "a")).await
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_final_only_if_the_namespace_ends() {
+        let ending = json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]);
+        assert!(attempt(403, ending).await.is_ok());
+        assert!(attempt(409, json!([])).await.is_ok(), "it is there already");
+        assert!(attempt(403, json!([])).await.is_err(), "rights may come");
     }
 }
