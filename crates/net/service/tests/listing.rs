@@ -137,8 +137,9 @@ fn the_nft_tool_lists_the_table_and_takes_it_back() {
     let text = String::from_utf8(listing.stdout).unwrap();
     let errors = String::from_utf8_lossy(&listing.stderr).into_owned();
     assert!(listing.status.success() && errors.is_empty(), "{}: {errors}", listing.status);
+    // Without /etc/protocols, as on minimal machines, nft shows protocols as numbers.
+    assert!(text.contains("10.98.0.1 . tcp . 80") || text.contains("10.98.0.1 . 6 . 80"), "in\n{text}");
     for part in [
-        "10.98.0.1 . tcp . 80",
         "dnat ip to ip daddr . meta l4proto . th dport . meta priority map @eps4",
         "numgen random mod 300",
         "timeout 3h",
