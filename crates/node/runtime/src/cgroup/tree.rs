@@ -101,7 +101,7 @@ pub fn unified_group_of(pid: i32, group: &Path) -> Option<PathBuf> {
     below(group, text.lines().find_map(|line| line.strip_prefix("0::"))?)
 }
 
-/// Where `group` is mounted and how it is called in `/proc` differ in what comes first: its own name, an id, is in both.
+/// Where `group` is mounted and how `/proc` calls it differ in what comes first; its own name, an id, is in both.
 fn below(group: &Path, shown: &str) -> Option<PathBuf> {
     let name = group.file_name()?.to_str()?;
     let (_, rest) = shown.split_once(&format!("/{name}/"))?;
