@@ -211,6 +211,7 @@ async fn unused_images_go_when_their_file_system_is_full() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), removing).await.unwrap();
+    node.wait_event("FreeDiskSpaceFailed", "but only found 1 bytes eligible to free").await;
     node.down().await;
     let removed: Vec<_> =
         node.runtime.calls().into_iter().filter(|c| c.starts_with("remove sha256")).collect();
