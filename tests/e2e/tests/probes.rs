@@ -1,7 +1,7 @@
 //! HTTPS probes of real pods. The toolbox serves no TLS, so the probes go to a server of the node that does: the API
 //! server's own, whose certificate nobody gave the kubelet to check.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::runtime::watcher;
