@@ -126,7 +126,8 @@ impl Tasks {
     }
 }
 
-/// Whether the API refused to create something because its namespace is going away: trying again would only make noise.
+/// Whether the API refused to create something because its namespace is going away: trying again would only make
+/// noise.
 fn namespace_ends(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();

@@ -143,8 +143,8 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
-    /// Whether a finalizer without a domain must be one of the standard ones. It must where upstream's validation of the
-    /// core group looks at the metadata, which is everywhere but in definitions and in custom resources.
+    /// Whether a finalizer without a domain must be one of the standard ones. It must where upstream's validation of
+    /// the core group looks at the metadata, which is everywhere but in definitions and in custom resources.
     fn standard_finalizers_only(&self) -> bool {
         true
     }
