@@ -145,9 +145,8 @@ pub(crate) fn verify(
     config: &NetworkConfig,
     pod: &PodRecord,
 ) -> Result<Option<String>, NetworkError> {
-    let links = rtnl.links()?;
-    let bridge = links.iter().find(|link| link.name == config.bridge).map(|link| link.index);
-    let Some(port) = links.iter().find(|link| link.name == pod.host_interface) else {
+    let bridge = rtnl.link(&config.bridge)?.map(|link| link.index);
+    let Some(port) = rtnl.link(&pod.host_interface)? else {
         return Ok(Some(format!("{} is missing", pod.host_interface)));
     };
     if bridge.is_none() || port.master != bridge || !port.is_up() {

@@ -37,6 +37,8 @@ const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -141,13 +143,26 @@ impl Rtnl {
 
     /// All interfaces.
     pub fn links(&self) -> Result<Vec<Link>, Error> {
-        let message = Message::new(RTM_GETLINK, 0, &[0; IFINFO_LEN]);
-        self.list("list links", message, RTM_NEWLINK, parse_link)
+        self.list("list links", get_link(), RTM_NEWLINK, parse_link)
     }
 
     /// The interface called `name`.
     pub fn link(&self, name: &str) -> Result<Option<Link>, Error> {
-        Ok(self.links()?.into_iter().find(|link| link.name == name))
+        if name.len() >= libc::IFNAMSIZ {
+            return Ok(None);
+        }
+        let mut message = get_link();
+        message.text(IFLA_IFNAME, name);
+        let mut found = None;
+        let answered = self.socket.get(&format!("find link {name}"), message, |kind, body| {
+            if kind == RTM_NEWLINK {
+                found = parse_link(body);
+            }
+        });
+        match answered {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other.map(|()| found),
+        }
     }
 
     /// Gives an interface an address, without duplicate address detection; an address that is there is no error.
@@ -216,6 +231,13 @@ impl Rtnl {
         )?;
         Ok(found.into_inner())
     }
+}
+
+/// A request for one interface or all, without the counters, which cost the kernel most of the answer.
+fn get_link() -> Message {
+    let mut message = Message::new(RTM_GETLINK, 0, &[0; IFINFO_LEN]);
+    message.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    message
 }
 
 fn link_message(kind: u16, flags: u16, index: u32, up: Option<bool>) -> Message {

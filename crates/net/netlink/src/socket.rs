@@ -121,7 +121,17 @@ impl Socket {
     }
 
     /// Sends one request and waits for its acknowledgement.
-    pub fn request(&self, operation: &str, mut message: Message) -> Result<(), Error> {
+    pub fn request(&self, operation: &str, message: Message) -> Result<(), Error> {
+        self.get(operation, message, |_, _| {})
+    }
+
+    /// Sends one request, hands what is answered to `each`, and waits for the acknowledgement.
+    pub fn get(
+        &self,
+        operation: &str,
+        mut message: Message,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<(), Error> {
         message.flag(REQUEST | ACK);
         let mut inner = self.lock();
         let seq = inner.send(&[message])?;
@@ -129,7 +139,11 @@ impl Socket {
         loop {
             let len = inner.receive(&mut buffer, RecvFlags::empty())?;
             for received in message::messages(&buffer[..len]) {
-                if received.seq != seq || received.kind != NLMSG_ERROR {
+                if received.seq != seq {
+                    continue;
+                }
+                if received.kind != NLMSG_ERROR {
+                    each(received.kind, received.body);
                     continue;
                 }
                 return match refusal(&received) {
