@@ -54,8 +54,9 @@ fn unknown_keys_and_options_are_named() -> Result<()> {
 fn a_missing_privilege_is_named() -> Result<()> {
     let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
     let copy = directory.path().join("xebec");
-    // The build directory may be closed to others.
-    std::fs::copy(XEBEC, &copy)?;
+    // The build directory may be closed to others. Copied by another process: what tests beside this one fork would
+    // inherit the descriptor written to, and a program that is being written cannot be run (ETXTBSY).
+    ensure!(Command::new("cp").arg(XEBEC).arg(&copy).status()?.success(), "cp {XEBEC}");
     let (program, data) = (copy.display().to_string(), directory.path().join("data").display().to_string());
     let words = ["--reuid=65534", "--regid=65534", "--clear-groups", &program, "up", "--data-dir", &data];
     let output = Command::new("setpriv").args(words).output().context("setpriv")?;

@@ -315,7 +315,10 @@ async fn supervisor_replaces_itself() {
     let piped = bed.start_with(&sandbox, "piped", "read x; exit 9", |c| c.stdin = true).await;
     let supervisor = bed.client.pid().await.unwrap();
     let other = bed.dir.path().join("other-build");
-    std::fs::copy(common::supervisor_exe(), &other).unwrap();
+    // Copied by another process: children that tests beside this one fork would inherit the descriptor written to, and
+    // until they are other programs no one can run the copy (ETXTBSY).
+    let copied = std::process::Command::new("cp").arg(common::supervisor_exe()).arg(&other).status().unwrap();
+    assert!(copied.success());
     bed.client.replace_program(other.clone()).await.unwrap();
     assert_eq!(bed.client.pid().await.unwrap(), supervisor);
     assert_eq!(std::fs::read_link(format!("/proc/{supervisor}/exe")).unwrap(), other);

@@ -23,8 +23,10 @@ impl Busybox {
         for dir in ["bin", "etc", "tmp", "root"] {
             std::fs::create_dir_all(layer.join(dir)).unwrap();
         }
-        std::fs::copy("/bin/busybox", layer.join("bin/busybox"))
-            .expect("these tests need /bin/busybox from Debian's package busybox-static");
+        // Copied by another process: what tests beside this one fork would inherit the descriptor written to, and a
+        // program that is being written cannot be run (ETXTBSY).
+        let copied = Command::new("cp").arg("/bin/busybox").arg(layer.join("bin/busybox")).status().unwrap();
+        assert!(copied.success(), "these tests need /bin/busybox from Debian's package busybox-static");
         for applet in
             Command::new("/bin/busybox").arg("--list").output().unwrap().stdout.split(|b| *b == b'\n')
         {
