@@ -105,7 +105,11 @@ impl Group {
 fn error_of(component: &'static str, outcome: Result<Outcome, tokio::task::JoinError>) -> GroupError {
     match outcome {
         Ok(Ok(())) => GroupError::Ended { component },
-        Ok(Err(source)) => GroupError::Failed { component, source },
+        // A group within a group tells of its own component.
+        Ok(Err(source)) => match source.downcast() {
+            Ok(inner) => *inner,
+            Err(source) => GroupError::Failed { component, source },
+        },
         Err(_) => GroupError::Panicked { component },
     }
 }
@@ -137,6 +141,16 @@ mod tests {
         group.spawn("good", until_cancelled(group.token()));
         group.spawn("bad", async { Err(std::io::Error::other("no disk")) });
         let error = group.run(GRACE).await.err().map(|e| e.to_string());
+        assert_eq!(error.as_deref(), Some("bad failed: no disk"));
+    }
+
+    #[tokio::test]
+    async fn a_group_within_a_group_tells_of_its_own() {
+        let mut outer = Group::new(CancellationToken::new());
+        let mut inner = Group::new(outer.token().child_token());
+        inner.spawn("bad", async { Err(std::io::Error::other("no disk")) });
+        outer.spawn("inner", inner.run(GRACE));
+        let error = outer.run(GRACE).await.err().map(|e| e.to_string());
         assert_eq!(error.as_deref(), Some("bad failed: no disk"));
     }
 

@@ -1,18 +1,23 @@
 //! `xebec up`: a one-node cluster in the foreground.
 //!
 //! The order is that of need: certificates, store, API server, controllers and scheduler, then the node. Everything
-//! after the API server talks to it through clients that act under an identity of their own.
+//! after the API server talks to it through clients that act under an identity of their own, and runs on other threads:
+//! a node that starts a hundred pods at once does not keep a request waiting.
 
 mod addons;
+mod agents;
 mod certificates;
 mod clients;
 mod control;
 mod control_socket;
 mod node;
+mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use xebec_lifecycle::Group;
 use xebec_telemetry::{LogFormat, Progress, init_logs};
@@ -36,19 +41,24 @@ pub fn main(args: UpArgs) -> Result<()> {
     let data = DataDir::new(&options.data_dir);
     data.create()?;
     let _lock = lock::take(&data.lock())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
-    runtime.block_on(run(options, data))
+    let (server, agents) = (runtime("xebec-server")?, runtime("xebec-agents")?);
+    server.block_on(run(options, data, agents.handle()))
 }
 
-async fn run(options: Options, data: DataDir) -> Result<()> {
-    let progress = Progress::new();
+/// As many threads as there are cores, so called in `top -H`.
+fn runtime(name: &str) -> Result<Runtime> {
+    Builder::new_multi_thread().thread_name(name).enable_all().build().context("start tokio")
+}
+
+async fn run(options: Options, data: DataDir, agents: &Handle) -> Result<()> {
+    let progress = Arc::new(Progress::new());
     progress.line(&format!("xebec {} on {}", env!("CARGO_PKG_VERSION"), data.path().display()));
     let token = CancellationToken::new();
     let mut group = Group::new(token.clone());
     stop_on_signal(&token)?;
     Facts::of(&options).write(&data)?;
 
-    let started = start(&options, &data, &mut group, &progress);
+    let started = start(&options, &data, &mut group, &progress, agents);
     match token.run_until_cancelled(started).await {
         Some(Ok(())) => greet(&options, &progress),
         Some(Err(error)) => {
@@ -64,9 +74,22 @@ async fn run(options: Options, data: DataDir) -> Result<()> {
     ended.context("the cluster stopped by itself")
 }
 
-async fn start(options: &Options, data: &DataDir, group: &mut Group, progress: &Progress) -> Result<()> {
-    let control = control::start(options, data, group, progress).await?;
-    node::start(options, data, &control, group, progress).await
+async fn start(
+    options: &Options,
+    data: &DataDir,
+    group: &mut Group,
+    progress: &Arc<Progress>,
+    agents: &Handle,
+) -> Result<()> {
+    let server = server::start(options, data, group, progress).await?;
+    let agents = agents::Agents {
+        options: options.clone(),
+        data: data.clone(),
+        server,
+        progress: progress.clone(),
+        runtime: agents.clone(),
+    };
+    agents.start(group).await
 }
 
 fn stop_on_signal(token: &CancellationToken) -> Result<()> {

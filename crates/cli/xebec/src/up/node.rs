@@ -21,7 +21,7 @@ use xebec_runtime::{EmbeddedRuntime, RuntimeConfig, SupervisorClient, Supervisor
 use xebec_service::{Proxy, ProxyConfig};
 use xebec_telemetry::Progress;
 
-use super::control::{Control, DOMAIN};
+use super::server::{DOMAIN, Server};
 use super::{addons, certificates, control_socket};
 use crate::adapters::{LazyNetwork, StoredRootfs};
 use crate::datadir::DataDir;
@@ -34,11 +34,11 @@ const API_SERVER: &str = "kube-apiserver-kubelet-client";
 pub async fn start(
     options: &Options,
     data: &DataDir,
-    control: &Control,
+    server: &Server,
     group: &mut Group,
     progress: &Progress,
 ) -> Result<()> {
-    let admin = control.clients.privileged();
+    let admin = server.clients.privileged();
     addons::roles(&admin).await?;
     let store = image_store(data, group).await?;
     let (network, lazy) = LazyNetwork::new();
@@ -48,24 +48,24 @@ pub async fn start(
     let mut ready = kubelet(
         options,
         data,
-        control,
+        server,
         Runtime { runtime: Arc::new(runtime), images: Arc::new(store) },
         group,
     )?;
-    let pod_cidrs = pod_cidrs(control.clients.node(&options.node_name), &options.node_name).await?;
-    let gateways = pod_network(options, data, control, pod_cidrs, &lazy, &network).await?;
+    let pod_cidrs = pod_cidrs(server.clients.node(&options.node_name), &options.node_name).await?;
+    let gateways = pod_network(options, data, server, pod_cidrs, &lazy, &network).await?;
     group.spawn("pod network", keep(network, group.token()));
     progress.done("network", &format!("bridge xbr0, gateway {}", list(&gateways)));
 
-    let mut synced = proxy(options, control, group)?;
+    let mut synced = proxy(options, server, group)?;
     addons::dns(&admin, options.dns_address(), &options.node_name, &gateways).await?;
-    dns(control, &gateways, group)?;
+    dns(server, &gateways, group)?;
     synced.wait_for(|synced| *synced).await.context("the service proxy did not start")?;
     progress.done("services", "nftables value maps");
     progress.done("dns", &format!("{} for {DOMAIN}", options.dns_address()));
 
     ready.wait_for(|ready| *ready).await.context("the node did not start")?;
-    node_ready(control.clients.node(&options.node_name), &options.node_name).await?;
+    node_ready(server.clients.node(&options.node_name), &options.node_name).await?;
     progress.done("node", &format!("{} is Ready", options.node_name));
     Ok(())
 }
@@ -103,25 +103,25 @@ async fn runtime(data: &DataDir, store: &ImageStore, network: LazyNetwork) -> Re
 fn kubelet(
     options: &Options,
     data: &DataDir,
-    control: &Control,
+    server: &Server,
     runtime: Runtime,
     group: &mut Group,
 ) -> Result<watch::Receiver<bool>> {
-    let request = Request::kubelet_serving(&options.node_name, &control.node_ips);
-    let (certificate, renewing) = certificates::serving(control.pki.clone(), request, group.token())?;
+    let request = Request::kubelet_serving(&options.node_name, &server.node_ips);
+    let (certificate, renewing) = certificates::serving(server.pki.clone(), request, group.token())?;
     group.spawn("kubelet certificates", renewing);
     let mut config =
-        xebec_kubelet::Config::new(options.node_name.clone(), control.node_ips.clone(), data.kubelet());
+        xebec_kubelet::Config::new(options.node_name.clone(), server.node_ips.clone(), data.kubelet());
     config.cluster_dns = vec![options.dns_address()];
     config.cluster_domain = DOMAIN.into();
     config.version = xebec_types::KUBERNETES_VERSION.into();
     config.server = Some(xebec_kubelet::ServerConfig {
         bind: SocketAddr::new(options.bind_address, options.kubelet_port),
         certificate,
-        client_ca: Arc::new(tls::roots(control.pki.ca_pem()).context("trust of the kubelet")?),
+        client_ca: Arc::new(tls::roots(server.pki.ca_pem()).context("trust of the kubelet")?),
         api_server_name: API_SERVER.into(),
     });
-    let kubelet = Kubelet::new(config, control.clients.node(&options.node_name), runtime);
+    let kubelet = Kubelet::new(config, server.clients.node(&options.node_name), runtime);
     let ready = kubelet.ready();
     group.spawn("kubelet", kubelet.run(group.token()));
     Ok(ready)
@@ -162,13 +162,13 @@ async fn wait_for_node(client: Client, name: &str, wanted: impl Fn(&Node) -> boo
 async fn pod_network(
     options: &Options,
     data: &DataDir,
-    control: &Control,
+    server: &Server,
     pod_cidrs: Vec<Cidr>,
     lazy: &LazyNetwork,
     place: &watch::Sender<Option<Network>>,
 ) -> Result<Vec<IpAddr>> {
     let mut inside = options.cluster_cidrs.clone();
-    inside.extend(control.node_ips.iter().map(|ip| Cidr::host(*ip)));
+    inside.extend(server.node_ips.iter().map(|ip| Cidr::host(*ip)));
     let mut config = NetworkConfig::new(pod_cidrs, inside, data.addresses());
     config.service_cidrs.clone_from(&options.service_cidrs);
     let gateways = config.gateways().into_iter().map(|cidr| cidr.addr).collect();
@@ -192,21 +192,21 @@ async fn keep(
     Ok(())
 }
 
-fn proxy(options: &Options, control: &Control, group: &mut Group) -> Result<watch::Receiver<bool>> {
+fn proxy(options: &Options, server: &Server, group: &mut Group) -> Result<watch::Receiver<bool>> {
     let config = ProxyConfig::new(options.cluster_cidrs.clone(), options.service_cidrs.clone());
     let proxy = Proxy::new(&config).context("start the service proxy")?;
     let synced = proxy.synced();
-    let (client, token) = (control.clients.component("system:kube-proxy"), group.token());
+    let (client, token) = (server.clients.component("system:kube-proxy"), group.token());
     let node = options.node_name.clone();
     group.spawn("services", async move { proxy.run(client, &node, token).await });
     Ok(synced)
 }
 
-fn dns(control: &Control, gateways: &[IpAddr], group: &mut Group) -> Result<()> {
+fn dns(server: &Server, gateways: &[IpAddr], group: &mut Group) -> Result<()> {
     let listen = gateways.iter().map(|gateway| SocketAddr::new(*gateway, 53)).collect();
     let config =
         xebec_dns::Config { domain: DOMAIN.into(), ..xebec_dns::Config::new("/etc/resolv.conf", listen) };
-    let client = control.clients.service_account(addons::DNS_ACCOUNT);
+    let client = server.clients.service_account(addons::DNS_ACCOUNT);
     let server = xebec_dns::Server::new(config, client).context("start DNS")?;
     let token = group.token();
     group.spawn("dns", async move {
