@@ -1,8 +1,8 @@
 //! `xebec up`: a one-node cluster in the foreground.
 //!
 //! The order is that of need: certificates, store, API server, controllers and scheduler, then the node. Everything
-//! after the API server talks to it through clients that act under an identity of their own, and runs on other threads:
-//! a node that starts a hundred pods at once does not keep a request waiting.
+//! after the API server talks to it through clients that act under an identity of their own, and runs on other
+//! threads: a node that starts a hundred pods at once does not keep a request waiting.
 
 mod addons;
 mod agents;
