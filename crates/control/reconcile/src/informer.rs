@@ -221,7 +221,8 @@ where
         changed(&handlers, old, &object);
     }
 
-    fn delete(&self, key: &Key, last: Option<K>) {
+    /// Takes an object out as the watch tells it, with its `last` form if that is known; public for tests.
+    pub fn delete(&self, key: &Key, last: Option<K>) {
         let handlers = self.handlers();
         let old = {
             let mut known = self.write();

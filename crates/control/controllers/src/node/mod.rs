@@ -3,7 +3,8 @@
 mod cidr;
 mod health;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -25,6 +26,10 @@ pub struct Nodes {
     leases: Informer<Lease>,
     pods: Index<Pod>,
     ranges: Vec<ClusterCidr>,
+    /// Held from the choice of a node's ranges until the informer knows of it: no two nodes get the same.
+    assigning: tokio::sync::Mutex<()>,
+    /// The nodes that have been told of, as they were then.
+    registered: Mutex<HashMap<Key, Arc<Node>>>,
     recorder: Recorder,
 }
 
@@ -61,9 +66,32 @@ impl Nodes {
             leases: informers.leases.clone(),
             pods: informers.pods_by_node.clone(),
             ranges,
+            assigning: tokio::sync::Mutex::default(),
+            registered: Mutex::default(),
             recorder,
         };
         (controller, queue)
+    }
+
+    /// Tells of nodes that come and go.
+    fn tell(&self, key: &Key, node: Option<&Arc<Node>>) {
+        let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match node {
+            Some(node) => registered.insert(key.clone(), node.clone()),
+            None => registered.remove(key),
+        };
+        let name = &key.name;
+        match (before, node) {
+            (None, Some(node)) => {
+                let message = format!("Node {name} event: Registered Node {name} in Controller");
+                self.recorder.normal(node.as_ref(), "RegisteredNode", message);
+            }
+            (Some(gone), None) => {
+                let message = format!("Node {name} event: Removing Node {name} from Controller");
+                self.recorder.normal(gone.as_ref(), "RemovingNode", message);
+            }
+            _ => {}
+        }
     }
 
     /// Gives the node its pod ranges if it has none.
@@ -72,6 +100,7 @@ impl Nodes {
         if has || self.ranges.is_empty() {
             return Ok(false);
         }
+        let _guard = self.assigning.lock().await;
         let taken: Vec<String> = self
             .nodes
             .list()
@@ -163,7 +192,9 @@ impl Reconciler for Nodes {
     const NAME: &'static str = "node";
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, kube::Error> {
-        let Some(node) = self.nodes.get(key) else { return Ok(Requeue::Never) };
+        let node = self.nodes.get(key);
+        self.tell(key, node.as_ref());
+        let Some(node) = node else { return Ok(Requeue::Never) };
         if self.assign_ranges(&node).await? {
             return Ok(Requeue::Never);
         }
@@ -178,5 +209,70 @@ impl Reconciler for Nodes {
         let evict_after = self.evict(&node).await?;
         let next = [silent_after, evict_after].into_iter().flatten().min();
         Ok(next.map_or(Requeue::Never, Requeue::After))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A controller for 10.0.0.0/16 whose API takes every patch of a node.
+    fn controller() -> (Nodes, Informers, xebec_fakeapi::Requests) {
+        let (client, asked) = xebec_fakeapi::client(|asked| {
+            let name = asked.path.rsplit('/').next().unwrap_or_default();
+            let meta = json!({"name": name, "resourceVersion": "9"});
+            (200, json!({"metadata": meta, "spec": asked.body["spec"], "involvedObject": {}}))
+        });
+        let informers = Informers::new();
+        let (recorder, writer) = Recorder::new(client.clone(), "node-controller", CancellationToken::new());
+        tokio::spawn(writer);
+        let ranges = vec![ClusterCidr::parse("10.0.0.0/16").unwrap()];
+        (Nodes::new(client, &informers, ranges, recorder).0, informers, asked)
+    }
+
+    fn node(name: &str) -> Arc<Node> {
+        let node = json!({"metadata": {"name": name, "resourceVersion": "1"}});
+        Arc::new(serde_json::from_value(node).unwrap())
+    }
+
+    #[tokio::test]
+    async fn nodes_that_come_at_once_get_ranges_of_their_own() {
+        let (controller, informers, _asked) = controller();
+        for name in ["a", "b"] {
+            informers.nodes.apply(node(name));
+        }
+        let (a, b) = (Key::new("", "a"), Key::new("", "b"));
+        let (first, second) = tokio::join!(controller.reconcile(&a), controller.reconcile(&b));
+        assert!(first.is_ok() && second.is_ok());
+        let range = |key| informers.nodes.get(key).unwrap().spec.clone().unwrap().pod_cidr.unwrap();
+        assert_ne!(range(&a), range(&b));
+    }
+
+    #[tokio::test]
+    async fn nodes_are_told_of_once_when_they_come_and_go() {
+        let (controller, informers, mut asked) = controller();
+        let key = Key::new("", "a");
+        informers.nodes.apply(node("a"));
+        controller.reconcile(&key).await.unwrap();
+        controller.reconcile(&key).await.unwrap();
+        informers.nodes.delete(&key, None);
+        controller.reconcile(&key).await.unwrap();
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            let asked = asked.recv().await.unwrap();
+            if asked.path.ends_with("/events") {
+                told.push((asked.body["reason"].clone(), asked.body["message"].clone()));
+            }
+        }
+        assert_eq!(
+            told,
+            [
+                (json!("RegisteredNode"), json!("Node a event: Registered Node a in Controller")),
+                (json!("RemovingNode"), json!("Node a event: Removing Node a from Controller")),
+            ]
+        );
     }
 }
