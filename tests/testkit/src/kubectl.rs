@@ -41,6 +41,16 @@ impl Kubectl {
         })
     }
 
+    /// The minor version of [`Kubectl::Newest`]. A machine may have none but Debian's, and tests leave out what that one
+    /// has not learned yet.
+    ///
+    /// # Errors
+    /// If there is none on this machine.
+    pub fn newest_minor() -> Result<u32> {
+        let program = upstream()?;
+        minor(&program).with_context(|| format!("{} tells no version", program.display()))
+    }
+
     /// Its name in errors.
     pub fn name(self) -> &'static str {
         match self {
