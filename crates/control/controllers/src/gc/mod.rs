@@ -60,7 +60,36 @@ impl GarbageCollector {
         }
     }
 
+    /// Deletes the item or its references to owners that are gone, if the server says the same of it as the graph.
+    ///
+    /// The watches of kinds do not wait for each other: when the graph hears that an owner is gone, it may not know yet
+    /// that the item was orphaned before. So the item is read after its owners were found to be gone.
     async fn collect(&self, item: &Item) -> Result<(), kube::Error> {
+        let mut item = item.clone();
+        loop {
+            let verdict = self.judge(&item).await?;
+            if verdict == Verdict::Keep {
+                return Ok(());
+            }
+            let live = match self.api(&item).get_metadata(&item.name).await {
+                Ok(live) if live.metadata.uid.as_deref() == Some(&item.uid) => live,
+                Ok(_) => return Ok(()),
+                Err(error) => return crate::tolerate::<()>(Err(error), &[404]),
+            };
+            let live = Item::new(&item.resource, &live.metadata);
+            if live.owners != item.owners {
+                item = live;
+                continue;
+            }
+            return match verdict {
+                Verdict::Keep => Ok(()),
+                Verdict::Unlink(uids) => self.unlink(&live, &uids).await,
+                Verdict::Delete(policy) => self.delete(&live, policy).await,
+            };
+        }
+    }
+
+    async fn judge(&self, item: &Item) -> Result<Verdict, kube::Error> {
         let (mut known, unknown) = self.graph().owners_of(item);
         for owner in unknown {
             if self.exists(item, &owner).await? {
@@ -69,11 +98,7 @@ impl GarbageCollector {
                 known.gone.push(owner);
             }
         }
-        match graph::verdict(item, &known) {
-            Verdict::Keep => Ok(()),
-            Verdict::Unlink(uids) => self.unlink(item, &uids).await,
-            Verdict::Delete(policy) => self.delete(item, policy).await,
-        }
+        Ok(graph::verdict(item, &known))
     }
 
     /// Removes owner references that lead nowhere.
@@ -158,5 +183,47 @@ fn api_for(client: &Client, resource: &ApiResource, namespace: &str) -> Api<Dyna
     match namespace {
         "" => Api::all_with(client.clone(), resource),
         namespace => Api::namespaced_with(client.clone(), namespace, resource),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+
+    use super::*;
+
+    /// What the collector asks for about a ReplicaSet whose Deployment is gone, if the server says that the set has
+    /// these owners now.
+    async fn asked(owners: serde_json::Value) -> Vec<String> {
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d"}]);
+        let meta =
+            |owners| json!({"name": "set", "namespace": "default", "uid": "s", "ownerReferences": owners});
+        let live = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": meta(&owners)});
+        let (client, mut requests) = xebec_fakeapi::client(move |asked| match asked.path.ends_with("/set") {
+            true => (200, live.clone()),
+            false => (404, xebec_fakeapi::not_found()),
+        });
+        let (collector, _queue, _monitors) = GarbageCollector::new(client);
+        let sets = ApiResource::erase::<ReplicaSet>(&());
+        {
+            let mut graph = collector.graph();
+            graph.add_resource(&ApiResource::erase::<Deployment>(&()), true);
+            graph.upsert(Item::new(&sets, &serde_json::from_value(meta(&owner)).unwrap()));
+        }
+        collector.reconcile(&"s".to_owned()).await.unwrap();
+        let asked = std::iter::from_fn(|| requests.try_recv().ok());
+        asked.map(|asked| format!("{} {}", asked.method, asked.path.rsplit('/').next().unwrap())).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_orphaned_meanwhile_stays() {
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d"}]);
+        assert_eq!(asked(owner).await, ["GET web", "GET set", "DELETE set"]);
+        assert_eq!(
+            asked(json!([])).await,
+            ["GET web", "GET set"],
+            "the watch of sets lags behind that of owners"
+        );
     }
 }
