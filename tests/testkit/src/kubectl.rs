@@ -41,8 +41,8 @@ impl Kubectl {
         })
     }
 
-    /// The minor version of [`Kubectl::Newest`]. A machine may have none but Debian's, and tests leave out what that one
-    /// has not learned yet.
+    /// The minor version of [`Kubectl::Newest`]. A machine may have none but Debian's, and tests leave out what that
+    /// one has not learned yet.
     ///
     /// # Errors
     /// If there is none on this machine.

@@ -67,8 +67,13 @@ pub struct Writer {
     shared: Arc<Shared>,
     revision: Revision,
     health: Health,
+    /// The last failure was that the database takes no writes any more until it is opened again.
+    refused: bool,
     written: u64,
 }
+
+/// What becomes of each write of a group, or of all.
+type Answers = Result<Vec<Result<Commit, StoreError>>, StoreError>;
 
 /// What the writes of one group amount to, as long as it is not on disk.
 struct Group {
@@ -80,7 +85,7 @@ struct Group {
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, revision: Revision) -> Self {
-        Self { shared, revision, health: Health::Good, written: 0 }
+        Self { shared, revision, health: Health::Good, refused: false, written: 0 }
     }
 
     /// Serves the queue until every sender is gone.
@@ -119,7 +124,13 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Result<Commit, StoreError>>, StoreError> {
+    fn commit(&mut self, writes: &[Write]) -> Answers {
+        let answers = self.attempt(writes);
+        // A worker of the database had failed since the last group, unseen, and nothing of this one was written.
+        if answers.is_err() && std::mem::take(&mut self.refused) { self.attempt(writes) } else { answers }
+    }
+
+    fn attempt(&mut self, writes: &[Write]) -> Answers {
         self.heal()?;
         let shared = self.shared.clone();
         let guard = shared.guard();
@@ -157,7 +168,8 @@ impl Writer {
 
     /// Remembers what a failed write means for those after it.
     fn note(&mut self, error: fjall::Error) -> StoreError {
-        let heals = is_full(&error) || matches!(error, fjall::Error::Poisoned);
+        self.refused = matches!(error, fjall::Error::Poisoned);
+        let heals = is_full(&error) || self.refused;
         let error = fault("commit", &self.shared.directory, error);
         self.health = if heals { Health::Reopen } else { Health::Dead(error.clone()) };
         error

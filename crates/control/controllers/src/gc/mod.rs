@@ -62,8 +62,8 @@ impl GarbageCollector {
 
     /// Deletes the item or its references to owners that are gone, if the server says the same of it as the graph.
     ///
-    /// The watches of kinds do not wait for each other: when the graph hears that an owner is gone, it may not know yet
-    /// that the item was orphaned before. So the item is read after its owners were found to be gone.
+    /// The watches of kinds do not wait for each other: when the graph hears that an owner is gone, it may not know
+    /// yet that the item was orphaned before. So the item is read after its owners were found to be gone.
     async fn collect(&self, item: &Item) -> Result<(), kube::Error> {
         let mut item = item.clone();
         loop {
