@@ -42,7 +42,7 @@ impl Reconciler for Aggregation {
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, kube::Error> {
         let Some(sum) = self.roles.get(key) else { return Ok(Requeue::Never) };
-        let others = self.roles.filter(|_| true);
+        let others = self.roles.list();
         let Some(rules) = aggregated(&sum, others.iter().map(AsRef::as_ref)) else {
             return Ok(Requeue::Never);
         };

@@ -8,10 +8,11 @@ mod monitors;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy,
 };
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::json;
 use xebec_reconcile::{Queue, Reconciler, Requeue};
 
@@ -53,11 +54,8 @@ impl GarbageCollector {
             return Ok(true);
         };
         let namespace = if namespaced { item.namespace.as_str() } else { "" };
-        match api_for(&self.client, &resource, namespace).get_metadata(&owner.name).await {
-            Ok(found) => Ok(found.metadata.uid.as_deref() == Some(&owner.uid)),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-            Err(error) => Err(error),
-        }
+        let api = api_for(&self.client, &resource, namespace);
+        Ok(live(&api, &owner.name, &owner.uid).await?.is_some())
     }
 
     /// Deletes the item or its references to owners that are gone, if the server says the same of it as the graph.
@@ -71,12 +69,8 @@ impl GarbageCollector {
             if verdict == Verdict::Keep {
                 return Ok(());
             }
-            let live = match self.api(&item).get_metadata(&item.name).await {
-                Ok(live) if live.metadata.uid.as_deref() == Some(&item.uid) => live,
-                Ok(_) => return Ok(()),
-                Err(error) => return crate::tolerate::<()>(Err(error), &[404]),
-            };
-            let live = Item::new(&item.resource, &live.metadata);
+            let Some(live) = live(&self.api(&item), &item.name, &item.uid).await? else { return Ok(()) };
+            let live = Item::new(&item.resource, &live);
             if live.owners != item.owners {
                 item = live;
                 continue;
@@ -146,14 +140,10 @@ impl GarbageCollector {
 
     async fn remove_finalizer(&self, item: &Item, finalizer: &str) -> Result<(), kube::Error> {
         let api = self.api(item);
-        let current = match api.get_metadata(&item.name).await {
-            Ok(current) if current.metadata.uid.as_deref() == Some(&item.uid) => current,
-            Ok(_) => return Ok(()),
-            Err(error) => return crate::tolerate::<()>(Err(error), &[404]),
-        };
-        let kept: Vec<_> = current.finalizers().iter().filter(|f| *f != finalizer).collect();
+        let Some(current) = live(&api, &item.name, &item.uid).await? else { return Ok(()) };
+        let kept: Vec<_> = current.finalizers.iter().flatten().filter(|f| *f != finalizer).collect();
         let patch = json!({
-            "metadata": {"uid": item.uid, "resourceVersion": current.resource_version(), "finalizers": kept}
+            "metadata": {"uid": item.uid, "resourceVersion": current.resource_version, "finalizers": kept}
         });
         let patched = api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         crate::tolerate(patched, &[404])
@@ -176,6 +166,15 @@ impl Reconciler for GarbageCollector {
             self.collect(&item).await?;
         }
         Ok(Requeue::Never)
+    }
+}
+
+/// The metadata of an object as the server has it now; nothing if it is gone or another has taken its name.
+async fn live(api: &Api<DynamicObject>, name: &str, uid: &str) -> Result<Option<ObjectMeta>, kube::Error> {
+    match api.get_metadata(name).await {
+        Ok(found) => Ok(Some(found.metadata).filter(|meta| meta.uid.as_deref() == Some(uid))),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -3,8 +3,7 @@
 mod cidr;
 mod health;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use xebec_reconcile::{Index, Informer, Key, Queue, Reconciler, Requeue};
+use xebec_reconcile::{Change, Index, Informer, Key, Queue, Reconciler, Requeue};
 
 use crate::{Informers, Recorder, pods};
 pub use cidr::{CidrError, ClusterCidr};
@@ -28,8 +27,6 @@ pub struct Nodes {
     ranges: Vec<ClusterCidr>,
     /// Held from the choice of a node's ranges until the informer knows of it: no two nodes get the same.
     assigning: tokio::sync::Mutex<()>,
-    /// The nodes that have been told of, as they were then.
-    registered: Mutex<HashMap<Key, Arc<Node>>>,
     recorder: Recorder,
 }
 
@@ -42,8 +39,11 @@ impl Nodes {
         recorder: Recorder,
     ) -> (Self, Queue<Key>) {
         let queue = Queue::new();
-        let q = queue.clone();
-        informers.nodes.on_change(move |change| q.add(Key::of(change.object().as_ref())));
+        let (q, events) = (queue.clone(), recorder.clone());
+        informers.nodes.on_change(move |change| {
+            q.add(Key::of(change.object().as_ref()));
+            tell(&events, change);
+        });
         let (q, nodes) = (queue.clone(), informers.nodes.clone());
         informers.leases.on_change(move |change| {
             let key = Key::new("", change.object().name_any());
@@ -67,31 +67,9 @@ impl Nodes {
             pods: informers.pods_by_node.clone(),
             ranges,
             assigning: tokio::sync::Mutex::default(),
-            registered: Mutex::default(),
             recorder,
         };
         (controller, queue)
-    }
-
-    /// Tells of nodes that come and go.
-    fn tell(&self, key: &Key, node: Option<&Arc<Node>>) {
-        let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match node {
-            Some(node) => registered.insert(key.clone(), node.clone()),
-            None => registered.remove(key),
-        };
-        let name = &key.name;
-        match (before, node) {
-            (None, Some(node)) => {
-                let message = format!("Node {name} event: Registered Node {name} in Controller");
-                self.recorder.normal(node.as_ref(), "RegisteredNode", message);
-            }
-            (Some(gone), None) => {
-                let message = format!("Node {name} event: Removing Node {name} from Controller");
-                self.recorder.normal(gone.as_ref(), "RemovingNode", message);
-            }
-            _ => {}
-        }
     }
 
     /// Gives the node its pod ranges if it has none.
@@ -186,15 +164,24 @@ impl Nodes {
     }
 }
 
+/// Tells of nodes that come and go.
+fn tell(recorder: &Recorder, change: &Change<'_, Node>) {
+    let name = change.object().name_any();
+    let (reason, what) = match change {
+        Change::Added(_) => ("RegisteredNode", format!("Registered Node {name} in Controller")),
+        Change::Deleted(_) => ("RemovingNode", format!("Removing Node {name} from Controller")),
+        Change::Updated(..) => return,
+    };
+    recorder.normal(change.object().as_ref(), reason, format!("Node {name} event: {what}"));
+}
+
 impl Reconciler for Nodes {
     type Key = Key;
     type Error = kube::Error;
     const NAME: &'static str = "node";
 
     async fn reconcile(&self, key: &Key) -> Result<Requeue, kube::Error> {
-        let node = self.nodes.get(key);
-        self.tell(key, node.as_ref());
-        let Some(node) = node else { return Ok(Requeue::Never) };
+        let Some(node) = self.nodes.get(key) else { return Ok(Requeue::Never) };
         if self.assign_ranges(&node).await? {
             return Ok(Requeue::Never);
         }
