@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
@@ -106,6 +107,17 @@ impl Encoded {
         [head.as_bytes(), &self.bytes[self.meta as usize..]].concat().into()
     }
 
+    /// The object's `metadata` alone, as JSON.
+    #[must_use]
+    pub fn metadata(&self) -> &[u8] {
+        // From the brace before the first member to its partner.
+        let rest = &self.bytes[self.meta as usize - 1..];
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+        let first = values.next();
+        assert!(matches!(first, Some(Ok(_))), "invariant: encoded objects are JSON");
+        &rest[..values.byte_offset()]
+    }
+
     /// The object without its resourceVersion, as it is stored.
     #[must_use]
     pub fn stored(&self) -> Vec<u8> {
@@ -199,6 +211,7 @@ mod tests {
         let parsed: Value = serde_json::from_slice(&encoded.bytes).unwrap();
         assert_eq!(parsed["metadata"], json!({"name": "x", "resourceVersion": "12"}));
         assert_eq!(encoded.stored(), stored);
+        assert_eq!(encoded.metadata(), br#"{"resourceVersion":"12","name":"x"}"#);
         let later = encoded.at(1300);
         assert_eq!(later.stored(), stored);
         let parsed: Value = serde_json::from_slice(&later.bytes).unwrap();

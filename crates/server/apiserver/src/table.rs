@@ -140,18 +140,34 @@ pub fn object(target: &Target, encoded: &Encoded, query: &Query, now: Timestamp)
 }
 
 /// One object's metadata.
-pub fn metadata_of(encoded: &Encoded) -> Value {
-    partial(&mut value_of(encoded))
+pub fn metadata_of(encoded: &Encoded) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    write_metadata(encoded, &mut out);
+    out.into()
+}
+
+/// Copies the metadata out of the object: clients that want no more are many, and need no parsing.
+fn write_metadata(encoded: &Encoded, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
+    out.extend_from_slice(encoded.metadata());
+    out.push(b'}');
 }
 
 /// A page as bare metadata.
 pub fn metadata_list(page: &Page) -> Bytes {
-    let items: Vec<Value> = page.items.iter().map(|entry| metadata_of(&entry.encoded)).collect();
-    let head = format!(
-        "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"items\":",
+    let mut out = format!(
+        "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"items\":[",
         list_meta(page)
-    );
-    format!("{head}{}}}", Value::Array(items)).into()
+    )
+    .into_bytes();
+    for (i, entry) in page.items.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_metadata(&entry.encoded, &mut out);
+    }
+    out.extend_from_slice(b"]}");
+    out.into()
 }
 
 fn partial(object: &mut Value) -> Value {

@@ -96,6 +96,7 @@ impl Api {
                 None => written(&plain, 0, prepared.warnings),
             };
         }
+        let _boarded = self.cache.flight.board(plain.clone(), prepared.object);
         match self.commit(&key, Precondition::Absent, plain.clone()).await {
             Ok(revision) => {
                 if let Some(allocation) = prepared.allocation {
@@ -182,6 +183,7 @@ impl Api {
             if change.dry_run {
                 return written(&plain, current.revision, warnings);
             }
+            let _boarded = self.cache.flight.board(plain.clone(), prepared.object);
             let precondition = Precondition::ModRevision(current.revision);
             match self.commit(&current.key, precondition, plain.clone()).await {
                 Ok(revision) => {
@@ -299,7 +301,7 @@ impl Api {
         let kv = current.ok_or_else(not_found)?;
         let plain = self.transformer.open(&kv.key, &kv.value).map_err(Status::internal)?;
         let prefix = target.cache().prefix();
-        let parsed = Entry::parse(target.resource(), prefix, kv.key.clone(), &plain, kv.mod_revision);
+        let parsed = Entry::parse(target.resource(), prefix, kv.key.clone(), &plain, kv.mod_revision, None);
         let (entry, _) = parsed.ok_or_else(|| Status::internal("the stored object cannot be read"))?;
         Ok(Arc::new(entry))
     }

@@ -27,16 +27,25 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// From what the store holds; `None` if that is no object. The parsed object comes along.
+    /// From what the store holds; `None` if that is no object. The parsed object comes along: `known`, if the caller
+    /// has the object that those bytes are.
     pub fn parse(
         resource: &Resource,
         prefix: &str,
         key: Arc<str>,
         stored: &[u8],
         revision: u64,
+        known: Option<Value>,
     ) -> Option<(Self, Value)> {
         let encoded = codec::splice(stored, revision)?;
-        let value: Value = serde_json::from_slice(&encoded.bytes).ok()?;
+        let value = match known {
+            Some(mut known) => {
+                object::metadata_mut(&mut known)
+                    .insert("resourceVersion".into(), revision.to_string().into());
+                known
+            }
+            None => serde_json::from_slice(&encoded.bytes).ok()?,
+        };
         let rest = key.strip_prefix(prefix)?;
         let name_at = prefix.len() + rest.find('/').map_or(0, |at| at + 1);
         let strategy = &resource.strategy;
@@ -126,5 +135,37 @@ impl Filter {
     /// Whether everything in the namespace is.
     pub fn selects_all(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+    use xebec_registry::RegistryConfig;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_known_makes_the_same_entry_as_one_that_is_parsed() {
+        let pods = xebec_registry::builtin(&RegistryConfig::default())
+            .into_iter()
+            .find(|r| r.names.plural == "pods")
+            .unwrap();
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "a", "labels": {"app": "x"}},
+            "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}, "status": {"phase": "Running"},
+        });
+        let (stored, prefix) = (codec::encode(&object), pods.key_prefix());
+        let parse = |known| {
+            let key = format!("{prefix}a/p").into();
+            Entry::parse(&pods, &prefix, key, &stored, 7, known).unwrap()
+        };
+        let ((parsed, from_bytes), (handed, from_memory)) = (parse(None), parse(Some(object.clone())));
+        assert_eq!(from_memory, from_bytes);
+        assert_eq!(handed.encoded.bytes, parsed.encoded.bytes);
+        assert_eq!((handed.label("app"), handed.field("spec.nodeName")), (Some("x"), "n"));
+        assert_eq!((handed.name(), handed.namespace()), (parsed.name(), parsed.namespace()));
     }
 }

@@ -4,6 +4,7 @@
 //! need has been applied, so that what the cache answers is what the store would have answered.
 
 mod entry;
+mod flight;
 mod resource;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use xebec_store::{Event, EventKind, KeyValue, Store, StoreError};
 use xebec_types::GroupResource;
 
 pub use entry::{Entry, Filter};
+pub use flight::Flight;
 pub use resource::{CacheEvent, Next, Observer, ResourceCache};
 
 use crate::codec::SharedTransformer;
@@ -54,6 +56,8 @@ pub struct Cache {
     store: Arc<dyn Store>,
     transformer: SharedTransformer,
     resources: RwLock<Index>,
+    /// Objects on their way through the store.
+    pub(crate) flight: Flight,
     applied: watch::Sender<u64>,
     loads: mpsc::Sender<Load>,
 }
@@ -83,6 +87,7 @@ impl Cache {
             store,
             transformer,
             resources: RwLock::default(),
+            flight: Flight::default(),
             applied: watch::Sender::new(0),
             loads: sender,
         });
@@ -279,7 +284,8 @@ impl Feed {
             EventKind::Delete => cache.apply(&event.key, event.revision, None),
             EventKind::Put { value } => {
                 if let Some(plain) = self.open(&event.key, value) {
-                    cache.apply(&event.key, event.revision, Some(&plain));
+                    let known = self.cache.flight.land(&plain);
+                    cache.apply(&event.key, event.revision, Some((&plain, known)));
                 }
             }
         }

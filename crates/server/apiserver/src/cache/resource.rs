@@ -175,10 +175,11 @@ impl ResourceCache {
         }
     }
 
-    /// Applies one commit. Older commits than what was loaded are already in it.
-    pub(super) fn apply(&self, key: &Arc<str>, revision: u64, stored: Option<&[u8]>) {
+    /// Applies one commit: the bytes stored, and the object that they are if that is known. Older commits than what
+    /// was loaded are already in it.
+    pub(super) fn apply(&self, key: &Arc<str>, revision: u64, stored: Option<(&[u8], Option<Value>)>) {
         let resource = self.resource();
-        let parsed = stored.and_then(|stored| self.parse(&resource, key, stored, revision));
+        let parsed = stored.and_then(|(stored, known)| self.parse(&resource, key, stored, revision, known));
         let mut state = self.write();
         if revision <= state.revision {
             return;
@@ -209,7 +210,7 @@ impl ResourceCache {
         let mut entries = BTreeMap::new();
         let mut values = BTreeMap::new();
         for (key, stored, at) in items {
-            if let Some((entry, value)) = self.parse(&resource, key, stored, at) {
+            if let Some((entry, value)) = self.parse(&resource, key, stored, at, None) {
                 entries.insert(key.clone(), Arc::new(entry));
                 if observes {
                     values.insert(key.clone(), value);
@@ -266,8 +267,9 @@ impl ResourceCache {
         key: &Arc<str>,
         stored: &[u8],
         revision: u64,
+        known: Option<Value>,
     ) -> Option<(Entry, Value)> {
-        let parsed = Entry::parse(resource, &self.prefix, key.clone(), stored, revision);
+        let parsed = Entry::parse(resource, &self.prefix, key.clone(), stored, revision, known);
         if parsed.is_none() {
             tracing::error!(%key, revision, "the store holds something that is no object; it is not served");
         }

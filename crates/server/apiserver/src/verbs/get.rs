@@ -40,7 +40,7 @@ pub fn object_reply(call: &Call, target: &Target, code: u16, encoded: &Encoded) 
         Shape::Object if encoded.revision() == 0 => encoded.stored().into(),
         Shape::Object => encoded.as_version(&target.api_version(), target.kind()),
         Shape::Table => table::object(target, encoded, &call.query, call.now)?.to_string().into(),
-        Shape::Metadata => table::metadata_of(encoded).to_string().into(),
+        Shape::Metadata => table::metadata_of(encoded),
     };
     Ok(reply::encoded(code, wanted.encoding, body))
 }

@@ -275,7 +275,7 @@ impl Watcher {
             Render::Object { api_version, kind: name, .. } => {
                 object_line(kind, &encoded.as_version(api_version, name))
             }
-            Render::Metadata => object_line(kind, crate::table::metadata_of(encoded).to_string().as_bytes()),
+            Render::Metadata => object_line(kind, &crate::table::metadata_of(encoded)),
             Render::Table(rows) => object_line(kind, rows.table(entry, encoded).to_string().as_bytes()),
         }
     }
