@@ -2,6 +2,8 @@
 //!
 //! The list only shrinks: a step that implements a field deletes its line here.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 use xebec_schema::{FieldError, Path, error};
 
@@ -113,30 +115,57 @@ const RULES: &[Rule] = &[
 
 /// Every field of a pod's spec, given as JSON, that the node cannot honour.
 pub(crate) fn validate_pod_spec(spec: &Value, path: &Path) -> Vec<FieldError> {
+    static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::of(RULES));
     let mut errors = Vec::new();
-    for rule in RULES {
-        let segments: Vec<&str> = rule.at.split('.').collect();
-        visit(spec, &segments, path.clone(), rule, &mut errors);
-    }
+    TREE.visit(spec, path, &mut errors);
     errors
 }
 
-fn visit(value: &Value, segments: &[&str], path: Path, rule: &Rule, errors: &mut Vec<FieldError>) {
-    match segments {
-        [] => {
-            let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-            if !empty && rule.only.is_none_or(|only| only.is(value)) {
-                errors.push(error::forbidden(&path, rule.why));
+/// The rules by the fields on the way to them, so that a pod is walked once and only where it has something.
+#[derive(Default)]
+struct Tree {
+    /// About the value itself.
+    rules: Vec<&'static Rule>,
+    /// About fields of the object.
+    fields: Vec<(&'static str, Tree)>,
+    /// About every item of the list.
+    items: Option<Box<Tree>>,
+}
+
+impl Tree {
+    fn of(rules: &'static [Rule]) -> Self {
+        let mut root = Self::default();
+        for rule in rules {
+            let end = rule.at.split('.').fold(&mut root, Self::step);
+            end.rules.push(rule);
+        }
+        root
+    }
+
+    fn step(&mut self, segment: &'static str) -> &mut Self {
+        if segment == "*" {
+            return self.items.get_or_insert_default();
+        }
+        let at = self.fields.iter().position(|(name, _)| *name == segment).unwrap_or_else(|| {
+            self.fields.push((segment, Self::default()));
+            self.fields.len() - 1
+        });
+        &mut self.fields[at].1
+    }
+
+    fn visit(&self, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+        let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        for rule in self.rules.iter().filter(|rule| !empty && rule.only.is_none_or(|only| only.is(value))) {
+            errors.push(error::forbidden(path, rule.why));
+        }
+        for (name, tree) in &self.fields {
+            if let Some(child) = value.get(name) {
+                tree.visit(child, &path.child(*name), errors);
             }
         }
-        ["*", rest @ ..] => {
+        if let Some(tree) = &self.items {
             for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-                visit(item, rest, path.index(i), rule, errors);
-            }
-        }
-        [name, rest @ ..] => {
-            if let Some(child) = value.get(*name) {
-                visit(child, rest, path.child((*name).to_owned()), rule, errors);
+                tree.visit(item, &path.index(i), errors);
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::core::unsupported;
 /// Everything that is wrong with a pod's spec. `json` is the same spec undecoded.
 pub(crate) fn validate(spec: &PodSpec, json: &Value, path: &Path) -> Errors {
     let mut errors = unsupported::validate_pod_spec(json, path);
-    let volumes = volumes::validate(spec, path, &mut errors);
+    let volumes = volumes::validate(spec, json, path, &mut errors);
     container::validate_all(spec, &volumes, path, &mut errors);
     spec::validate(spec, path, &mut errors);
     security::pod(spec, path, &mut errors);

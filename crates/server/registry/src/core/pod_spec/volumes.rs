@@ -18,13 +18,14 @@ const MODE_RANGE: &str = "must be a number between 0 and 0777 (octal), both incl
 const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
-/// Checks all volumes and answers the names that mounts may use.
-pub(crate) fn validate(spec: &PodSpec, path: &Path, errors: &mut Errors) -> VolumeNames {
+/// Checks all volumes and answers the names that mounts may use. `json` is the same spec undecoded.
+pub(crate) fn validate(spec: &PodSpec, json: &Value, path: &Path, errors: &mut Errors) -> VolumeNames {
+    let undecoded = json.get("volumes").unwrap_or(&Value::Null);
     let mut seen = VolumeNames::new();
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         let path = path.child("volumes").index(i);
         let before = errors.len();
-        source(volume, &path, errors);
+        source(volume, &undecoded[i], &path, errors);
         check::required_name(&path.child("name"), &volume.name, names::dns1123_label, errors);
         if errors.len() == before && seen.contains(&volume.name) {
             errors.push(error::duplicate(&path.child("name"), volume.name.as_str()));
@@ -34,16 +35,14 @@ pub(crate) fn validate(spec: &PodSpec, path: &Path, errors: &mut Errors) -> Volu
     seen
 }
 
-fn source(volume: &Volume, path: &Path, errors: &mut Errors) {
-    let json = json!(volume);
-    let sources: Vec<&String> = json
-        .as_object()
-        .map_or_else(Vec::new, |m: &Map<String, Value>| m.keys().filter(|k| k.as_str() != "name").collect());
-    if sources.is_empty() {
+fn source(volume: &Volume, json: &Value, path: &Path, errors: &mut Errors) {
+    let members = json.as_object().into_iter().flatten();
+    let mut sources = members.filter(|(name, source)| *name != "name" && !source.is_null());
+    if sources.next().is_none() {
         errors.push(error::required(path, "must specify a volume type"));
     }
-    for extra in sources.iter().skip(1) {
-        let path = path.child((*extra).clone());
+    for (extra, _) in sources {
+        let path = path.child(extra.clone());
         errors.push(error::forbidden(&path, "may not specify more than 1 volume type"));
     }
     if let Some(dir) = &volume.empty_dir
