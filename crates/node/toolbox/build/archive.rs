@@ -22,7 +22,7 @@ pub struct Image {
     pub archive: Vec<u8>,
 }
 
-/// Names the program answers to in `/bin`.
+/// Names the program answers to in `/bin`, beside its own.
 const APPLETS: &[&str] = &[
     "[", "basename", "cat", "client", "cp", "date", "dirname", "echo", "env", "false", "get", "grep", "head",
     "hostname", "id", "ip", "kill", "ln", "lookup", "ls", "mkdir", "mv", "nc", "nslookup", "pause",
@@ -89,7 +89,7 @@ fn layer(program: &[u8]) -> Vec<u8> {
         append(&mut out, EntryType::Directory, path, mode, b"", None);
     }
     file(&mut out, "toolbox", 0o755, program);
-    for applet in APPLETS {
+    for applet in APPLETS.iter().chain(&["toolbox"]) {
         append(&mut out, EntryType::Symlink, &format!("bin/{applet}"), 0o777, b"", Some("/toolbox"));
     }
     file(&mut out, "etc/passwd", 0o644, PASSWD.as_bytes());

@@ -100,7 +100,7 @@ mod tests {
             if entry.header().entry_type().is_symlink() {
                 let path = entry.path().unwrap().into_owned();
                 let name = path.strip_prefix("bin").unwrap().to_str().unwrap().to_owned();
-                assert!(crate::program::applet(&name).is_some(), "{name}");
+                assert!(name == "toolbox" || crate::program::applet(&name).is_some(), "{name}");
                 found += 1;
             }
         }

@@ -122,7 +122,8 @@ fn start_or_wait(input: &Input<'_>, container: &Container, dead: Option<&Observe
         (Some(dead), Some(backoff)) => backoff.holds(ended_at(dead), input.now),
         _ => None,
     };
-    match failed.max(crashed).filter(|until| *until > input.now) {
+    // The first of the two: what the container shows changes then.
+    match failed.into_iter().chain(crashed).filter(|until| *until > input.now).min() {
         Some(until) => Due::Wait(until),
         None => Due::Start(next_attempt(input, container)),
     }

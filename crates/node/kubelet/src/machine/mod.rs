@@ -9,7 +9,7 @@ mod status;
 pub use plan::plan;
 pub use state::{
     Action, Busy, ContainerMemory, Failure, Input, KillReason, Memory, NodeView, Observed, ObservedContainer,
-    Plan, ProbeResults, RestartBackoff, Stop,
+    Plan, ProbeResults, RestartBackoff, Retry, Stop,
 };
 #[cfg(test)]
 mod tests;

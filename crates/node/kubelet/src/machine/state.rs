@@ -9,6 +9,8 @@ use xebec_cri::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
 
 /// First delay of every back-off.
 const FIRST_DELAY: SignedDuration = SignedDuration::from_secs(10);
+/// How long a container that could not be run shows why, before it counts as crashed.
+const TOLD_FOR: SignedDuration = SignedDuration::from_secs(1);
 /// Longest delay of every back-off.
 const LONGEST_DELAY: SignedDuration = SignedDuration::from_secs(300);
 /// A container that ran this long starts from the first delay again.
@@ -113,6 +115,8 @@ pub struct Failure {
     pub backoff_reason: Option<String>,
     /// Message that goes with it.
     pub backoff_message: Option<String>,
+    /// The container died of it, so that the back-off of crashes decides when it is tried again.
+    pub crashed: bool,
     /// Delay before the next try.
     pub delay: SignedDuration,
     /// When to try again.
@@ -122,29 +126,47 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure at `now`. Image pulls (`doubling`) back off exponentially; anything else is retried after 10 s.
+    /// A failure at `now`.
     pub fn new(
         previous: Option<&Self>,
         reason: &str,
         message: String,
-        doubling: bool,
+        retry: Retry,
         attempt: u32,
         now: Timestamp,
     ) -> Self {
-        let delay = match previous {
-            Some(p) if doubling && p.backoff_reason.is_some() => (p.delay * 2).min(LONGEST_DELAY),
-            _ => FIRST_DELAY,
+        let delay = match (retry, previous) {
+            (Retry::Doubling, Some(p)) if p.backoff_reason.is_some() => (p.delay * 2).min(LONGEST_DELAY),
+            (Retry::Doubling | Retry::Steady, _) => FIRST_DELAY,
+            (Retry::Crash, _) => TOLD_FOR,
         };
         Self {
             reason: reason.to_owned(),
             message,
             backoff_reason: None,
             backoff_message: None,
+            crashed: retry == Retry::Crash,
             delay,
             retry_at: now + delay,
             attempt,
         }
     }
+
+    /// Whether it is the failure that the container waits for, and not the back-off of a crash.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        !self.crashed || self.retry_at > now
+    }
+}
+
+/// How a failed start is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Every ten seconds.
+    Steady,
+    /// With a delay that doubles, as images are pulled.
+    Doubling,
+    /// As a container that ran and crashed: it was made, and is dead.
+    Crash,
 }
 
 /// What is being done to a container right now.

@@ -211,7 +211,7 @@ fn restart_state(
     latest: &ObservedContainer,
 ) -> Option<ApiState> {
     let memory = input.memory.of(&container.name);
-    if memory.failure.is_some() {
+    if memory.failure.as_ref().is_some_and(|failure| failure.holds(input.now)) {
         return Some(waiting_state(input, container));
     }
     let sandbox = latest.status.sandbox_id.clone();

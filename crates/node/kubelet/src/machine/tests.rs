@@ -195,6 +195,24 @@ fn crash_loop_waits_and_says_so() {
 }
 
 #[test]
+fn a_container_that_cannot_be_run_says_why_and_then_crashes() {
+    let at = |ago| Timestamp::from_second(NOW - ago).unwrap();
+    let mut case = Case::new(one("Always")).sandbox().with("a", 0, Some(128), 20).with("a", 1, Some(128), 0);
+    let memory = case.memory.of_mut("a");
+    memory.restart = Some(RestartBackoff::next(None, at(20), at(0)));
+    let failed =
+        |ago| Failure::new(None, "RunContainerError", "no such file".into(), Retry::Crash, 1, at(ago));
+    memory.failure = Some(failed(0));
+    assert_eq!(case.short(), "backoff-a | Running | a:RunContainerError");
+    assert_eq!(case.plan().wake_at, Some(at(-1)));
+    case.memory.of_mut("a").failure = Some(failed(1));
+    assert_eq!(case.short(), "backoff-a | Running | a:CrashLoopBackOff");
+    assert_eq!(case.plan().wake_at, Some(at(-10)));
+    case.memory.of_mut("a").restart = None;
+    assert_eq!(case.short(), "start-a2 | Running | a:Error(128)");
+}
+
+#[test]
 fn init_containers_and_sidecars_in_order() {
     let spec = json!({
         "initContainers": [{"name": "x", "image": "i"},

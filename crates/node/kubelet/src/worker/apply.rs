@@ -8,7 +8,7 @@ use kube::api::{Api, DeleteParams, Preconditions};
 
 use super::{Done, Shared, Worker, hooks, killing, start};
 use crate::build;
-use crate::machine::{Action, Busy, Failure, Observed, RestartBackoff};
+use crate::machine::{Action, Busy, Failure, Observed, RestartBackoff, Retry};
 use crate::spec::{self, Qos};
 
 /// Pause before volumes or sandbox are tried again.
@@ -88,8 +88,8 @@ impl Worker {
         });
         let memory = self.memory.of_mut(&name);
         memory.busy = Some(Busy::Starting);
-        // A try that follows a failed start belongs to the restart that was counted before.
-        if let (Some(ended), None) = (dead, &memory.failure) {
+        // A try that follows a start without a container belongs to the restart that was counted before.
+        if let Some(ended) = dead.filter(|_| memory.failure.as_ref().is_none_or(|failure| failure.crashed)) {
             memory.restart = Some(RestartBackoff::next(memory.restart, ended, now));
         }
         self.backing_off.remove(&name);
@@ -117,11 +117,15 @@ impl Worker {
     fn back_off(&mut self, pod: &Pod, name: &str) {
         let now = Timestamp::now();
         let memory = self.memory.of_mut(name);
-        let until = memory.failure.as_ref().map_or(now, |f| f.retry_at);
+        let failure = memory.failure.as_mut().filter(|failure| failure.holds(now));
+        if failure.as_ref().is_some_and(|failure| failure.crashed) {
+            return;
+        }
+        let until = failure.as_ref().map_or(now, |f| f.retry_at);
         if self.backing_off.insert(name.to_owned(), until).is_some() {
             return;
         }
-        if let Some(failure) = &mut memory.failure {
+        if let Some(failure) = failure {
             if failure.reason == "ErrImagePull" {
                 let image = spec::container(pod, name).and_then(|(_, c)| c.image.clone()).unwrap_or_default();
                 let message = format!("Back-off pulling image \"{image}\"");
@@ -247,10 +251,14 @@ impl Worker {
                     self.shared.events.pod(pod, Some(name), true, "Failed", message);
                 }
                 let previous = memory.failure.take();
-                let doubling = error.reason == "ErrImagePull";
+                let retry = match error.reason {
+                    "ErrImagePull" => Retry::Doubling,
+                    "RunContainerError" => Retry::Crash,
+                    _ => Retry::Steady,
+                };
                 let now = Timestamp::now();
                 let failure =
-                    Failure::new(previous.as_ref(), error.reason, error.message, doubling, attempt, now);
+                    Failure::new(previous.as_ref(), error.reason, error.message, retry, attempt, now);
                 // A hook's failure has killed a container that did start: crash back-off applies, not this one.
                 memory.failure = (error.reason != "PostStartHookError").then_some(failure);
             }
