@@ -15,9 +15,17 @@ impl Api {
     /// Whatever the verb refuses.
     pub async fn dispatch(&self, call: &Call, method: &Method) -> Reply {
         let target = self.target(&call.info)?;
-        if !call.info.subresource.is_empty() {
-            return self.subresource(call, method, &target).await;
+        let mut reply = match call.info.subresource.is_empty() {
+            true => self.main(call, &target).await,
+            false => self.subresource(call, method, &target).await,
+        }?;
+        if let Some(warning) = &target.version().deprecation {
+            crate::reply::warn(&mut reply, std::slice::from_ref(warning));
         }
+        Ok(reply)
+    }
+
+    async fn main(&self, call: &Call, target: &Target) -> Reply {
         let verb = verb_of(call.info.verb).ok_or_else(Status::method_not_allowed)?;
         let named = !call.info.name.is_empty();
         let fits = match verb {
@@ -28,22 +36,17 @@ impl Api {
         if !fits || !target.resource().verbs.contains(&verb) {
             return Err(Status::method_not_allowed());
         }
-        let main = SubresourceName::Main;
-        let mut reply = match verb {
-            Verb::Create if !target.resource().stored => self.review(call, &target).await,
-            Verb::Create => self.create(call, &target).await,
-            Verb::Get => self.get(call, &target).await,
-            Verb::List => self.list(call, &target).await,
-            Verb::Watch => self.watch(call, &target).await,
-            Verb::Update => self.update(call, &target, main).await,
-            Verb::Patch => self.patch(call, &target, main).await,
-            Verb::Delete => self.delete(call, &target).await,
-            Verb::DeleteCollection => self.delete_collection(call, &target).await,
-        }?;
-        if let Some(warning) = &target.version().deprecation {
-            crate::reply::warn(&mut reply, std::slice::from_ref(warning));
+        match verb {
+            Verb::Create if !target.resource().stored => self.review(call, target).await,
+            Verb::Create => self.create(call, target).await,
+            Verb::Get => self.get(call, target).await,
+            Verb::List => self.list(call, target).await,
+            Verb::Watch => self.watch(call, target).await,
+            Verb::Update => self.update(call, target, SubresourceName::Main).await,
+            Verb::Patch => self.patch(call, target, SubresourceName::Main).await,
+            Verb::Delete => self.delete(call, target).await,
+            Verb::DeleteCollection => self.delete_collection(call, target).await,
         }
-        Ok(reply)
     }
 
     async fn subresource(&self, call: &Call, method: &Method, target: &Target) -> Reply {

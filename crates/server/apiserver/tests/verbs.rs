@@ -117,6 +117,20 @@ async fn unknown_fields_warn_or_are_refused() {
 }
 
 #[tokio::test]
+async fn deprecated_kinds_warn_whatever_is_asked() {
+    let server = TestServer::start().await;
+    for path in ["/api/v1/endpoints", "/api/v1/namespaces/default/endpoints"] {
+        let request = http::Request::get(path).body(http_body_util::Full::default()).unwrap();
+        let response = server.raw(request).await;
+        let warnings: Vec<_> = response.headers().get_all("warning").iter().collect();
+        assert_eq!(
+            warnings,
+            ["299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\""]
+        );
+    }
+}
+
+#[tokio::test]
 async fn yaml_goes_in_and_out() {
     let server = TestServer::start().await;
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata: {a: b}\n";

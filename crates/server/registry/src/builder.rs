@@ -36,6 +36,7 @@ pub(crate) const fn integer(name: &'static str) -> ColumnRow {
 pub(crate) struct Kind {
     version: &'static str,
     columns: &'static [ColumnRow],
+    deprecation: Option<String>,
     subresources: Subresources,
     resource: Resource,
 }
@@ -70,7 +71,13 @@ impl Kind {
             stored: true,
             strategy: Arc::new(GenericStrategy),
         };
-        Self { version, columns: &[NAME, AGE], subresources: Subresources::default(), resource }
+        Self {
+            version,
+            columns: &[NAME, AGE],
+            deprecation: None,
+            subresources: Subresources::default(),
+            resource,
+        }
     }
 
     /// Short names, as in `po`.
@@ -95,6 +102,12 @@ impl Kind {
     pub(crate) fn transient(mut self) -> Self {
         self.resource.stored = false;
         self.verbs(&[Verb::Create])
+    }
+
+    /// Answered with a warning, whatever is asked.
+    pub(crate) fn deprecated(mut self, warning: &str) -> Self {
+        self.deprecation = Some(warning.to_owned());
+        self
     }
 
     /// The columns of tables.
@@ -156,7 +169,7 @@ impl Kind {
             name: self.version.into(),
             served: true,
             storage: true,
-            deprecation: None,
+            deprecation: self.deprecation,
             schema: schemas::builtin(&gvk),
             columns: self.columns.iter().map(column).collect(),
             subresources: self.subresources,

@@ -39,6 +39,7 @@ pub fn resource(crd: &Value) -> Result<Resource, Vec<FieldError>> {
         versions.push(version_of(version, schema, columns));
     }
     versions.sort_by(|a, b| priority(&b.name).cmp(&priority(&a.name)).then_with(|| a.name.cmp(&b.name)));
+    warn_of_deprecation(&mut versions, &get("group"), &get("names.kind"));
     let fields = list_at(spec, "versions")
         .iter()
         .flat_map(|v| list_at(v, "selectableFields"))
@@ -80,6 +81,18 @@ fn version_of(version: &Value, schema: Arc<Schema>, columns: Vec<Column>) -> Ver
         schema,
         columns,
         subresources: Subresources { status, scale, extra: Vec::new() },
+    }
+}
+
+/// What is said of a deprecated version that has no words of its own: which newer one to use, if there is one.
+fn warn_of_deprecation(versions: &mut [Version], group: &str, kind: &str) {
+    for i in 0..versions.len() {
+        if versions[i].deprecation.as_deref() != Some("") {
+            continue;
+        }
+        let newer = versions[..i].iter().find(|v| v.served && v.deprecation.is_none());
+        let remedy = newer.map_or_else(String::new, |v| format!("; use {group}/{} {kind}", v.name));
+        versions[i].deprecation = Some(format!("{group}/{} {kind} is deprecated{remedy}", versions[i].name));
     }
 }
 
@@ -200,5 +213,44 @@ fn cell(source: &Source, object: &Value, now: Timestamp) -> Value {
         (ColumnType::Integer, Value::Number(n)) => n.as_i64().map_or(Value::Null, Value::from),
         (ColumnType::Number, Value::Number(_)) | (ColumnType::Boolean, Value::Bool(_)) => (*first).clone(),
         _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn deprecated_versions_name_the_one_to_use() {
+        let version = |name: &str, more: Value| {
+            let schema = json!({"openAPIV3Schema": {"type": "object"}});
+            let mut version =
+                json!({"name": name, "served": true, "storage": name == "v1", "schema": schema});
+            version.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            version
+        };
+        let crd = json!({"spec": {
+            "group": "g.example", "scope": "Namespaced", "names": {"kind": "Thing", "plural": "things"},
+            "versions": [
+                version("v1alpha1", json!({"deprecated": true})),
+                version("v1beta1", json!({"deprecated": true, "deprecationWarning": "read the news"})),
+                version("v1", json!({})),
+                version("v2", json!({"deprecated": true})),
+            ],
+        }});
+        let resource = resource(&crd).unwrap();
+        let warnings: Vec<_> = resource.versions.iter().map(|v| v.deprecation.as_deref()).collect();
+        assert_eq!(
+            warnings,
+            [
+                Some("g.example/v2 Thing is deprecated"),
+                None,
+                Some("read the news"),
+                Some("g.example/v1alpha1 Thing is deprecated; use g.example/v1 Thing"),
+            ]
+        );
     }
 }

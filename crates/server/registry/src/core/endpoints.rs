@@ -11,7 +11,7 @@ use crate::builder::{AGE, ColumnRow, Kind, NAME, text};
 use crate::cells::{age, first_and_more, int_at, list_at, name};
 use crate::check::{self, Errors};
 use crate::defaults::{Row, zero};
-use crate::{Cells, Context, Resource, Strategy, Warnings};
+use crate::{Cells, Context, Resource, Strategy};
 
 const COLUMNS: &[ColumnRow] = &[NAME, text("Endpoints"), AGE];
 
@@ -23,6 +23,7 @@ pub(crate) fn resource() -> Resource {
     Kind::namespaced("v1", "Endpoints", "endpoints")
         .short(&["ep"])
         .columns(COLUMNS)
+        .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         .strategy(EndpointsStrategy)
         .build()
 }
@@ -155,10 +156,6 @@ impl Strategy for EndpointsStrategy {
 
     fn validate_update(&self, cx: &Context<'_>, new: &Value, _old: &Value) -> Vec<FieldError> {
         self.validate_create(cx, new)
-    }
-
-    fn warnings(&self, _object: &Value) -> Warnings {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()]
     }
 
     fn create_on_update(&self) -> bool {
