@@ -261,7 +261,7 @@ async fn terminal(cluster: &Cluster, kubectl: Kubectl) -> Result<()> {
 }
 
 async fn attach(cluster: &Cluster, kubectl: Kubectl, name: &str) -> Result<()> {
-    let script = "while read line; do echo heard $line; echo also $line >&2; done; echo end of input";
+    let script = "while read line; do echo heard $line; echo also $line >&2; done; echo end of input; exit 3";
     let container = tools::container("main", script, &json!({"stdin": true, "stdinOnce": true}));
     let mut pod = tools::pod(name, &[container]);
     pod["spec"]["restartPolicy"] = "Never".into();
@@ -272,9 +272,10 @@ async fn attach(cluster: &Cluster, kubectl: Kubectl, name: &str) -> Result<()> {
     attached.write("two\n")?;
     attached.until("more", |said| said.contains("heard two")).await?;
     attached.close_input();
+    // The container's exit code is the pod's affair.
     let said = attached.succeeds().await?;
     ensure!(said.contains("end of input"), "{said}");
-    wait_for(&pods(&cluster.client()), name, PATIENCE, "succeeded", |pod| phase(pod) == "Succeeded").await?;
+    wait_for(&pods(&cluster.client()), name, PATIENCE, "failed", |pod| phase(pod) == "Failed").await?;
     let log = cluster.run_kubectl(kubectl, &["logs", name]).await?;
     ensure!(log.contains("heard two\n") && log.contains("end of input\n"), "the log has it too: {log}");
     Ok(())

@@ -144,18 +144,19 @@ async fn remote_command<T: xebec_streaming::Io>(
             return;
         }
     };
-    let session = match what {
-        What::Exec(request) => runtime.exec(request).await,
-        What::Attach(request) => runtime.attach(request).await,
+    // How the process ended is told to who started it; who only watched has seen the streams end, and all is well.
+    let (session, started) = match what {
+        What::Exec(request) => (runtime.exec(request).await, true),
+        What::Attach(request) => (runtime.attach(request).await, false),
     };
     match session {
-        Ok(session) => bridge(streams, session).await,
+        Ok(session) => bridge(streams, session, started).await,
         Err(error) => streams.status.finish(&Outcome::Failed(error.to_string())).await,
     }
 }
 
-/// Copies until the process has ended or the client has left.
-async fn bridge(streams: RemoteStreams, session: StreamSession) {
+/// Copies until the process has ended or the client has left. `tells_code`: the client is told the exit code.
+async fn bridge(streams: RemoteStreams, session: StreamSession, tells_code: bool) {
     let RemoteStreams { stdin, stdout, stderr, mut resize, status, mut closed } = streams;
     let mut outputs = JoinSet::new();
     for (from, to) in [(session.stdout, stdout), (session.stderr, stderr)] {
@@ -191,7 +192,7 @@ async fn bridge(streams: RemoteStreams, session: StreamSession) {
     // A process that left its output to others must not hold the client.
     let _ = tokio::time::timeout(FLUSH, flushed).await;
     let outcome = match exit {
-        Ok(Ok(exit)) => Outcome::Exited(exit.code),
+        Ok(Ok(exit)) => Outcome::Exited(if tells_code { exit.code } else { 0 }),
         Ok(Err(error)) => Outcome::Failed(error.to_string()),
         Err(_) => Outcome::Failed("the runtime went away".into()),
     };
