@@ -23,8 +23,8 @@ const MAX_PARKED: Duration = Duration::from_secs(300);
 enum Place {
     /// In line.
     Ready(Rank),
-    /// Held back until the timer.
-    Backoff,
+    /// Held back until the timer, or until nobody is in line. One without a rank waits for its timer whatever happens.
+    Backoff(Option<Rank>),
     /// Parked until an event helps one of these plugins, or until the timer.
     Parked(Vec<&'static str>),
     /// Waits for its scheduling gates, which only a change of the pod removes.
@@ -50,6 +50,8 @@ struct Entry {
 pub struct Pending {
     entries: HashMap<Key, Entry>,
     ready: BTreeSet<(Rank, Key)>,
+    /// Pods held back that come early when nobody is in line.
+    early: BTreeSet<(Rank, Key)>,
     timers: BTreeMap<(Instant, u64), Key>,
     parked: HashSet<Key>,
     serial: u64,
@@ -60,27 +62,26 @@ impl Pending {
     pub fn upsert(&mut self, pod: Arc<PodInfo>) {
         let key = pod.key.clone();
         let gated = pod.is_gated();
-        let place = match self.entries.get_mut(&key) {
+        let lines_up = match self.entries.get_mut(&key) {
             Some(entry) if entry.pod.uid() == pod.uid() => {
                 let changed = matters(&entry.pod, &pod);
                 entry.pod = pod;
                 match &entry.place {
                     Place::Gated if gated => return,
                     Place::Parked(_) if !changed => return,
-                    Place::Ready(_) | Place::Backoff | Place::Bound => return,
-                    Place::Gated | Place::Parked(_) => Place::Backoff,
+                    Place::Ready(_) | Place::Backoff(_) | Place::Bound => return,
+                    Place::Gated | Place::Parked(_) => true,
                 }
             }
             _ => {
                 self.remove(&key);
-                let place = if gated { Place::Gated } else { Place::Backoff };
                 let entry = Entry { pod, place: Place::Gated, attempts: 0, not_before: None, timer: None };
                 self.entries.insert(key.clone(), entry);
-                place
+                !gated
             }
         };
-        if place == Place::Backoff {
-            self.line_up(&key);
+        if lines_up {
+            self.line_up(&key, true);
         }
     }
 
@@ -90,10 +91,12 @@ impl Pending {
         self.entries.remove(key);
     }
 
-    /// Takes the next pod; it counts as being bound until it is parked, retried or removed.
+    /// Takes the next pod; it counts as being bound until it is parked, retried or removed. When nobody is in line,
+    /// one that is held back comes early (KEP-5142).
     pub fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
         self.expire(now);
-        let (_, key) = self.ready.pop_first()?;
+        let (_, key) = self.ready.first().or_else(|| self.early.first())?.clone();
+        self.leave(&key);
         let entry = self.entries.get_mut(&key)?;
         entry.place = Place::Bound;
         entry.attempts += 1;
@@ -113,6 +116,7 @@ impl Pending {
 
     /// Parks a pod that fits nowhere until something changes for one of these plugins.
     pub fn park(&mut self, key: &Key, plugins: Vec<&'static str>, now: Instant) {
+        self.leave(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.not_before = Some(now + backoff(entry.attempts));
         entry.place = Place::Parked(plugins);
@@ -124,7 +128,7 @@ impl Pending {
     pub fn retry(&mut self, key: &Key, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.not_before = Some(now + backoff(entry.attempts));
-        self.line_up(key);
+        self.line_up(key, false);
     }
 
     /// Wakes the parked pods that an event may help.
@@ -135,7 +139,7 @@ impl Pending {
         };
         let keys: Vec<Key> = self.parked.iter().filter(helped).cloned().collect();
         for key in keys {
-            self.line_up(&key);
+            self.line_up(&key, true);
         }
     }
 
@@ -145,17 +149,20 @@ impl Pending {
         self.ready.len()
     }
 
-    /// In line at once, or when its time has come.
-    fn line_up(&mut self, key: &Key) {
+    /// In line at once, or when its time has come; with `may_come_early` also when nobody is in line.
+    fn line_up(&mut self, key: &Key, may_come_early: bool) {
         self.leave(key);
+        self.serial += 1;
         let Some(entry) = self.entries.get_mut(key) else { return };
+        let rank = (std::cmp::Reverse(entry.pod.priority), self.serial);
         if let Some(at) = entry.not_before.filter(|at| *at > Instant::now()) {
-            entry.place = Place::Backoff;
+            entry.place = Place::Backoff(may_come_early.then_some(rank));
             self.set_timer(key, at);
+            if may_come_early {
+                self.early.insert((rank, key.clone()));
+            }
             return;
         }
-        self.serial += 1;
-        let rank = (std::cmp::Reverse(entry.pod.priority), self.serial);
         entry.place = Place::Ready(rank);
         self.ready.insert((rank, key.clone()));
     }
@@ -163,9 +170,11 @@ impl Pending {
     fn leave(&mut self, key: &Key) {
         self.parked.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if let Place::Ready(rank) = entry.place {
-            self.ready.remove(&(rank, key.clone()));
-        }
+        match entry.place {
+            Place::Ready(rank) => self.ready.remove(&(rank, key.clone())),
+            Place::Backoff(Some(rank)) => self.early.remove(&(rank, key.clone())),
+            _ => false,
+        };
         if let Some(timer) = entry.timer.take() {
             self.timers.remove(&timer);
         }
@@ -190,7 +199,7 @@ impl Pending {
                 entry.timer = None;
                 entry.not_before = None;
             }
-            self.line_up(&key);
+            self.line_up(&key, true);
         }
     }
 }
@@ -228,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn parked_pods_wait_for_events_that_help_and_then_for_their_backoff() {
+    async fn parked_pods_wait_for_events_that_help() {
         let mut queue = Pending::default();
         let waiting = pod("a", json!({}));
         queue.upsert(waiting.clone());
@@ -241,15 +250,35 @@ mod tests {
         assert_eq!(popped(&mut queue).as_deref(), Some("a"));
 
         queue.park(&waiting.key, vec!["NodeResourcesFit"], Instant::now());
-        queue.wake(ClusterEvent::PodRemoved);
-        assert_eq!(popped(&mut queue), None, "the second attempt waits two seconds");
-        assert_eq!(queue.next_timer(), Some(Instant::now() + Duration::from_secs(2)));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
-
-        queue.park(&waiting.key, vec!["NodeResourcesFit"], Instant::now());
         tokio::time::advance(MAX_PARKED).await;
         assert_eq!(popped(&mut queue).as_deref(), Some("a"), "parking ends by itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_that_are_held_back_come_early_when_nobody_is_in_line() {
+        let mut queue = Pending::default();
+        let (held, vip) = (pod("held", json!({})), pod("vip", json!({"priority": 9})));
+        for waiting in [&held, &vip] {
+            queue.upsert(waiting.clone());
+            queue.pop(Instant::now()).unwrap();
+        }
+        for waiting in [&held, &vip] {
+            queue.park(&waiting.key, vec!["NodeResourcesFit"], Instant::now());
+        }
+        queue.wake(ClusterEvent::PodRemoved);
+        queue.upsert(pod("new", json!({})));
+        assert_eq!(queue.next_timer(), Some(Instant::now() + Duration::from_secs(1)));
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
+        assert_eq!(order, ["new", "vip", "held"], "whoever is in line first, then the more important");
+        assert_eq!(queue.next_timer(), None);
+
+        queue.park(&held.key, vec!["NodeResourcesFit"], Instant::now());
+        queue.wake(ClusterEvent::PodRemoved);
+        queue.upsert(pod("other", json!({})));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        queue.upsert(pod("late", json!({})));
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
+        assert_eq!(order, ["other", "late", "held"], "its time has come: in line behind those before it");
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,6 +298,7 @@ mod tests {
         queue.upsert(waiting.clone());
         queue.pop(Instant::now()).unwrap();
         queue.retry(&waiting.key, Instant::now());
+        assert_eq!(popped(&mut queue), None, "an error is not undone by anything that happens");
         assert_eq!((queue.ready_len(), queue.next_timer().is_some()), (0, true));
         queue.remove(&waiting.key);
         assert_eq!(queue.next_timer(), None);
