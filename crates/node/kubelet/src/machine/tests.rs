@@ -210,6 +210,9 @@ fn a_container_that_cannot_be_run_says_why_and_then_crashes() {
     assert_eq!(case.plan().wake_at, Some(at(-10)));
     case.memory.of_mut("a").restart = None;
     assert_eq!(case.short(), "start-a2 | Running | a:Error(128)");
+    let mut never = Case::new(one("Never")).sandbox().with("a", 0, Some(128), 0);
+    never.memory.of_mut("a").failure = Some(failed(0));
+    assert_eq!(never.short(), "clean-false | Failed | a:Error(128)");
 }
 
 #[test]
