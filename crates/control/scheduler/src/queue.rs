@@ -275,6 +275,8 @@ mod tests {
         queue.park(&held.key, vec!["NodeResourcesFit"], Instant::now());
         queue.wake(ClusterEvent::PodRemoved);
         queue.upsert(pod("other", json!({})));
+        let second = Instant::now() + Duration::from_secs(2);
+        assert_eq!(queue.next_timer(), Some(second), "the second attempt waits two seconds");
         tokio::time::advance(Duration::from_secs(2)).await;
         queue.upsert(pod("late", json!({})));
         let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();

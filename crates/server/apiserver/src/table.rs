@@ -10,7 +10,7 @@ use crate::cache::Entry;
 use crate::catalog::Target;
 use crate::codec::Encoded;
 use crate::query::Query;
-use crate::verbs::list::{Page, list_meta};
+use crate::verbs::list::{Page, end_list, list_meta};
 
 /// What a row carries beside its cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,21 +107,15 @@ fn definition(column: &Column) -> Value {
 /// 400 for `includeObject`.
 pub fn list(target: &Target, page: &Page, query: &Query, now: Timestamp) -> Result<Bytes, Status> {
     let rows = Rows::new(target, query)?;
-    let mut out = format!(
+    let head = format!(
         "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"columnDefinitions\":{},\"rows\":[",
         list_meta(page),
         definitions(&target.version().columns)
-    )
-    .into_bytes();
-    for (i, entry) in page.items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        let written = serde_json::to_writer(&mut out, &rows.row(&entry.encoded, now));
+    );
+    Ok(end_list(head.into_bytes(), page, |out, encoded| {
+        let written = serde_json::to_writer(out, &rows.row(encoded, now));
         written.expect("invariant: a JSON value serializes");
-    }
-    out.extend_from_slice(b"]}");
-    Ok(out.into())
+    }))
 }
 
 /// One object as a table.
@@ -142,12 +136,12 @@ pub fn object(target: &Target, encoded: &Encoded, query: &Query, now: Timestamp)
 /// One object's metadata.
 pub fn metadata_of(encoded: &Encoded) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    write_metadata(encoded, &mut out);
+    write_metadata(&mut out, encoded);
     out.into()
 }
 
 /// Copies the metadata out of the object: clients that want no more are many, and need no parsing.
-fn write_metadata(encoded: &Encoded, out: &mut Vec<u8>) {
+fn write_metadata(out: &mut Vec<u8>, encoded: &Encoded) {
     out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
     out.extend_from_slice(encoded.metadata());
     out.push(b'}');
@@ -155,19 +149,11 @@ fn write_metadata(encoded: &Encoded, out: &mut Vec<u8>) {
 
 /// A page as bare metadata.
 pub fn metadata_list(page: &Page) -> Bytes {
-    let mut out = format!(
+    let head = format!(
         "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"items\":[",
         list_meta(page)
-    )
-    .into_bytes();
-    for (i, entry) in page.items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write_metadata(&entry.encoded, &mut out);
-    }
-    out.extend_from_slice(b"]}");
-    out.into()
+    );
+    end_list(head.into_bytes(), page, write_metadata)
 }
 
 fn partial(object: &mut Value) -> Value {

@@ -13,7 +13,7 @@ use xebec_store::{KeyValue, Op, Precondition, StoreError, Write};
 use xebec_types::{GroupResource, GroupVersionKind, Status, object, time};
 
 use crate::api::{Api, Call, cache_status, store_status};
-use crate::cache::Entry;
+use crate::cache::{Boarded, Entry};
 use crate::catalog::Target;
 use crate::codec::{self, Encoded};
 use crate::{engine, meta, rbac};
@@ -96,9 +96,8 @@ impl Api {
                 None => written(&plain, 0, prepared.warnings),
             };
         }
-        let _boarded = self.cache.flight.board(plain.clone(), prepared.object);
-        match self.commit(&key, Precondition::Absent, plain.clone()).await {
-            Ok(revision) => {
+        match self.commit(&key, Precondition::Absent, plain.clone(), prepared.object).await {
+            Ok((revision, _boarded)) => {
                 if let Some(allocation) = prepared.allocation {
                     allocation.keep();
                 }
@@ -183,10 +182,9 @@ impl Api {
             if change.dry_run {
                 return written(&plain, current.revision, warnings);
             }
-            let _boarded = self.cache.flight.board(plain.clone(), prepared.object);
             let precondition = Precondition::ModRevision(current.revision);
-            match self.commit(&current.key, precondition, plain.clone()).await {
-                Ok(revision) => {
+            match self.commit(&current.key, precondition, plain.clone(), prepared.object).await {
+                Ok((revision, _boarded)) => {
                     if let Some(allocation) = prepared.allocation {
                         allocation.keep();
                     }
@@ -248,19 +246,22 @@ impl Api {
         Ok(Prepared { object, allocation, warnings })
     }
 
-    /// Writes one key and answers its revision, without waiting for the cache.
+    /// Writes one key, `object` as its bytes, and answers its revision without waiting for the cache. What comes with
+    /// it is to be kept until the cache has applied the write.
     pub(crate) async fn commit(
         &self,
         key: &Arc<str>,
         precondition: Precondition,
         plain: Bytes,
-    ) -> Result<u64, StoreError> {
+        object: Value,
+    ) -> Result<(u64, Boarded<'_>), StoreError> {
+        let boarded = self.cache.flight.board(plain.clone(), object);
         let sealed = self
             .transformer
             .seal(key, plain)
             .map_err(|detail| StoreError::Corrupt { location: key.to_string(), detail })?;
         let write = Write { key: key.clone(), precondition, op: Op::Put(sealed) };
-        Ok(self.store.commit(write).await?.revision)
+        Ok((self.store.commit(write).await?.revision, boarded))
     }
 
     /// Deletes an object in the state given and answers the revision, or the state that came between.

@@ -145,12 +145,12 @@ async fn remote_command<T: xebec_streaming::Io>(
         }
     };
     // How the process ended is told to who started it; who only watched has seen the streams end, and all is well.
-    let (session, started) = match what {
+    let (session, tells_code) = match what {
         What::Exec(request) => (runtime.exec(request).await, true),
         What::Attach(request) => (runtime.attach(request).await, false),
     };
     match session {
-        Ok(session) => bridge(streams, session, started).await,
+        Ok(session) => bridge(streams, session, tells_code).await,
         Err(error) => streams.status.finish(&Outcome::Failed(error.to_string())).await,
     }
 }

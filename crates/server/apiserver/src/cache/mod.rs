@@ -20,7 +20,7 @@ use xebec_store::{Event, EventKind, KeyValue, Store, StoreError};
 use xebec_types::GroupResource;
 
 pub use entry::{Entry, Filter};
-pub use flight::Flight;
+pub use flight::{Boarded, Flight};
 pub use resource::{CacheEvent, Next, Observer, ResourceCache};
 
 use crate::codec::SharedTransformer;

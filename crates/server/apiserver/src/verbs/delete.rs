@@ -259,7 +259,7 @@ impl Api {
                     }
                     Err(newer) => newer,
                 },
-                Step::Mark(marked) => match self.mark(target, &entry, &marked, options.is_dry()).await? {
+                Step::Mark(marked) => match self.mark(target, &entry, marked, options.is_dry()).await? {
                     Ok(encoded) => return Ok(Deleted::Marked(encoded)),
                     Err(newer) => newer,
                 },
@@ -273,10 +273,10 @@ impl Api {
         &self,
         target: &Target,
         entry: &Arc<Entry>,
-        marked: &Value,
+        marked: Value,
         dry_run: bool,
     ) -> Result<Result<Encoded, Arc<Entry>>, Status> {
-        let plain = bytes::Bytes::from(codec::encode(marked));
+        let plain = bytes::Bytes::from(codec::encode(&marked));
         let splice = |revision| {
             codec::splice(&plain, revision).ok_or_else(|| Status::internal("the object cannot be encoded"))
         };
@@ -284,8 +284,8 @@ impl Api {
             return splice(entry.revision).map(Ok);
         }
         let precondition = Precondition::ModRevision(entry.revision);
-        match self.commit(&entry.key, precondition, plain.clone()).await {
-            Ok(revision) => {
+        match self.commit(&entry.key, precondition, plain.clone(), marked).await {
+            Ok((revision, _boarded)) => {
                 self.cache.wait(revision).await.map_err(cache_status)?;
                 splice(revision).map(Ok)
             }

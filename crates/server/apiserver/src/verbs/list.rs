@@ -10,6 +10,7 @@ use crate::api::{Api, Call, cache_status};
 use crate::body::Body;
 use crate::cache::Entry;
 use crate::catalog::Target;
+use crate::codec::Encoded;
 use crate::negotiate::{self, Shape};
 use crate::pages::{Objects, Token};
 use crate::query::{ListOptions, Match};
@@ -192,11 +193,16 @@ pub fn concatenate(target: &Target, page: &Page) -> Bytes {
         list_meta(page)
     );
     out.extend_from_slice(head.as_bytes());
+    end_list(out, page, |out, encoded| out.extend_from_slice(&encoded.as_version(&api_version, kind)))
+}
+
+/// The items of a list whose beginning is written, each as `write` writes it, and the end.
+pub fn end_list(mut out: Vec<u8>, page: &Page, write: impl Fn(&mut Vec<u8>, &Encoded)) -> Bytes {
     for (i, entry) in page.items.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&entry.encoded.as_version(&api_version, kind));
+        write(&mut out, &entry.encoded);
     }
     out.extend_from_slice(b"]}");
     out.into()
